@@ -1,0 +1,74 @@
+//! Which processes live.
+
+use crate::sys;
+
+/// What is known of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It exists and is not a zombie. One that we may not signal counts as alive.
+    Alive,
+    /// It does not exist, or only its exit status does.
+    Dead,
+}
+
+/// Whether process `pid` lives.
+///
+/// Numbers no process can have (0, and those beyond the system's type) are
+/// dead. A pid of another pid namespace cannot be told; it is taken as this
+/// namespace's.
+#[must_use]
+pub fn liveness(pid: u64) -> Liveness {
+    match u32::try_from(pid) {
+        Ok(pid) if pid != 0 && i32::try_from(pid).is_ok() => sys::liveness(pid),
+        _ => Liveness::Dead,
+    }
+}
+
+/// Whether process `pid` lives; see [`liveness`].
+#[must_use]
+pub fn is_alive(pid: u64) -> bool {
+    liveness(pid) == Liveness::Alive
+}
+
+/// When process `pid` started, in the system's own unit since boot; `None`
+/// when it does not live or the system does not tell.
+///
+/// The same pid with another start time is another process.
+#[must_use]
+pub fn start_time(pid: u64) -> Option<u64> {
+    sys::start_time(u32::try_from(pid).ok()?)
+}
+
+/// This process's pid.
+#[must_use]
+pub fn current() -> u64 {
+    u64::from(std::process::id())
+}
+
+/// A pid and the low half of its start time in one word, so that both are
+/// stored and loaded together; 0 when the start time is not known.
+#[must_use]
+pub fn stamp(pid: u64) -> u64 {
+    start_time(pid).map_or(0, |start| (pid << 32) | (start & 0xFFFF_FFFF))
+}
+
+/// Whether the process that stored `stamp` beside its `pid` lives.
+///
+/// A stamp of another pid (or 0) tells nothing, and the pid alone decides.
+#[must_use]
+pub fn is_alive_stamped(pid: u64, stored: u64) -> bool {
+    if !is_alive(pid) {
+        return false;
+    }
+    if stored >> 32 != pid {
+        return true;
+    }
+    let now = stamp(pid);
+    now == 0 || now == stored
+}
+
+/// Ends this process at once, as `kill -9` does.
+#[cfg(crash_points)]
+pub(crate) fn kill_self() -> ! {
+    sys::kill_self()
+}

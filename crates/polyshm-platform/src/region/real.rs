@@ -1,0 +1,491 @@
+//! The mapped and the heap form.
+
+use super::{InvalidWord, OutOfRange, check_range, check_word, copy};
+use crate::{
+    Access, Result, SharedMemory, crash,
+    sync::{AtomicU32, AtomicU64, Ordering},
+};
+use memmap2::MmapRaw;
+use std::{cell::UnsafeCell, fmt, ptr::NonNull, sync::Arc};
+
+/// The bytes of a segment, mapped into this process, or a heap stand-in.
+///
+/// Cloning is cheap and shares the bytes; they stay mapped until the last
+/// clone and the last handle are gone.
+///
+/// ```
+/// use polyshm_platform::{Region, sync::Ordering};
+///
+/// let region = Region::heap(128);
+/// let counter = region.word64(64)?;
+/// counter.fetch_add(5, Ordering::Relaxed);
+/// assert_eq!(region.word64(64)?.load(Ordering::Relaxed), 5);
+/// assert!(region.word64(65).is_err(), "words are aligned");
+/// assert!(region.word64(128).is_err(), "words lie inside");
+/// # Ok::<(), polyshm_platform::InvalidWord>(())
+/// ```
+#[derive(Clone)]
+pub struct Region(Arc<Inner>);
+
+struct Inner {
+    /// Valid for `len` bytes for as long as `backing` lives.
+    base: NonNull<u8>,
+    len: usize,
+    writable: bool,
+    _backing: Backing,
+}
+
+enum Backing {
+    Mapped(#[expect(dead_code, reason = "held for its destructor")] MmapRaw),
+    Heap(#[expect(dead_code, reason = "held for its destructor")] Box<[Line]>),
+}
+
+/// One cache line of a heap region: aligned as a mapping's lines are.
+#[repr(C, align(64))]
+struct Line(UnsafeCell<[u8; 64]>);
+
+// SAFETY: `base` points into memory that `_backing` owns and that does not
+// move. It is reached only through atomics, through opaque copies, and through
+// `lend`/`lend_mut`, whose callers prove exclusivity; none depends on the thread.
+unsafe impl Send for Inner {}
+// SAFETY: as for Send; all access through a shared reference is atomic, opaque
+// to the compiler, or proven exclusive by the caller of an unsafe function.
+unsafe impl Sync for Inner {}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("len", &self.0.len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Region {
+    /// Maps a whole segment.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses the mapping.
+    pub fn map(segment: &SharedMemory) -> Result<Self> {
+        let map = segment.map_raw()?;
+        // A mapping is never at address zero.
+        let base = NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Ok(Self(Arc::new(Inner {
+            base,
+            len: map.len(),
+            writable: segment.access() == Access::ReadWrite,
+            _backing: Backing::Mapped(map),
+        })))
+    }
+
+    /// A zeroed stand-in of `len` bytes on the heap, for tests and models.
+    #[must_use]
+    pub fn heap(len: usize) -> Self {
+        let lines: Box<[Line]> = (0..len.div_ceil(64))
+            .map(|_| Line(UnsafeCell::new([0; 64])))
+            .collect();
+        let base = lines.first().map_or(NonNull::dangling(), |_| {
+            // SAFETY: a boxed slice's pointer is never null.
+            unsafe { NonNull::new_unchecked(lines.as_ptr().cast_mut().cast::<u8>()) }
+        });
+        Self(Arc::new(Inner {
+            base,
+            len,
+            writable: true,
+            _backing: Backing::Heap(lines),
+        }))
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// A handle on the aligned 64-bit word at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// The word is not inside, not aligned, or the region is read-only.
+    pub fn word64(&self, offset: usize) -> std::result::Result<Word64, InvalidWord> {
+        let cell = self.word(offset, size_of::<AtomicU64>())?.cast();
+        Ok(Word64 {
+            cell,
+            _region: self.clone(),
+        })
+    }
+
+    /// A handle on the aligned 32-bit word at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// The word is not inside, not aligned, or the region is read-only.
+    pub fn word32(&self, offset: usize) -> std::result::Result<Word32, InvalidWord> {
+        let cell = self.word(offset, size_of::<AtomicU32>())?.cast();
+        Ok(Word32 {
+            cell,
+            _region: self.clone(),
+        })
+    }
+
+    fn word(&self, offset: usize, size: usize) -> std::result::Result<NonNull<u8>, InvalidWord> {
+        check_word(offset, size, self.0.len)?;
+        if !self.0.writable {
+            return Err(InvalidWord::ReadOnly);
+        }
+        // SAFETY: the check proves that offset + size <= len.
+        Ok(unsafe { self.0.base.add(offset) })
+    }
+
+    /// A handle on the bytes `offset..offset + len`.
+    ///
+    /// # Errors
+    ///
+    /// The range is not inside.
+    pub fn bytes(&self, offset: usize, len: usize) -> std::result::Result<Bytes, OutOfRange> {
+        check_range(offset, len, self.0.len)?;
+        // SAFETY: the check proves that offset <= len.
+        let base = unsafe { self.0.base.add(offset) };
+        Ok(Bytes {
+            base,
+            len,
+            region: self.clone(),
+        })
+    }
+}
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $atomic:ty, $int:ty) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name {
+            /// Inside the region that `_region` keeps mapped; aligned; writable.
+            cell: NonNull<$atomic>,
+            _region: Region,
+        }
+
+        // SAFETY: the cell is an atomic in memory that the region keeps alive.
+        unsafe impl Send for $name {}
+        // SAFETY: as for Send; atomics may be shared.
+        unsafe impl Sync for $name {}
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.load(Ordering::Relaxed)).finish()
+            }
+        }
+
+        impl $name {
+            /// The word itself.
+            #[inline]
+            pub(crate) fn atomic(&self) -> &$atomic {
+                // SAFETY: `cell` was checked for range, alignment and access
+                // when the handle was made, and `_region` keeps it mapped.
+                // Every access anywhere is atomic or opaque to the compiler.
+                unsafe { self.cell.as_ref() }
+            }
+
+            /// Loads the word.
+            #[inline]
+            #[must_use]
+            pub fn load(&self, order: Ordering) -> $int {
+                self.atomic().load(order)
+            }
+
+            /// Stores `value`.
+            #[inline]
+            pub fn store(&self, value: $int, order: Ordering) {
+                crash::point(crash::Step::Store);
+                self.atomic().store(value, order);
+            }
+
+            /// Adds, wrapping; gives the value before.
+            #[inline]
+            pub fn fetch_add(&self, value: $int, order: Ordering) -> $int {
+                crash::point(crash::Step::Update);
+                self.atomic().fetch_add(value, order)
+            }
+
+            /// Subtracts, wrapping; gives the value before.
+            #[inline]
+            pub fn fetch_sub(&self, value: $int, order: Ordering) -> $int {
+                crash::point(crash::Step::Update);
+                self.atomic().fetch_sub(value, order)
+            }
+
+            /// Stores `new` if the word is `current`.
+            ///
+            /// # Errors
+            ///
+            /// The value found, when it is another.
+            #[inline]
+            pub fn compare_exchange(
+                &self,
+                current: $int,
+                new: $int,
+                success: Ordering,
+                failure: Ordering,
+            ) -> std::result::Result<$int, $int> {
+                crash::point(crash::Step::Update);
+                self.atomic().compare_exchange(current, new, success, failure)
+            }
+
+            /// Hints that this word will be written soon.
+            #[inline]
+            pub fn prefetch_write(&self) {
+                copy::prefetch_write(self.cell.as_ptr().cast());
+            }
+
+            /// Hints that this word will be read soon.
+            #[inline]
+            pub fn prefetch_read(&self) {
+                copy::prefetch_read(self.cell.as_ptr().cast());
+            }
+        }
+    };
+}
+
+word! {
+    /// An aligned 64-bit atomic word of a region.
+    Word64, AtomicU64, u64
+}
+word! {
+    /// An aligned 32-bit atomic word of a region.
+    Word32, AtomicU32, u32
+}
+
+/// A byte range of a region.
+///
+/// Offsets of its methods count from the range's own start. Copies tolerate a
+/// peer's concurrent stores: they may be torn, they are never undefined.
+///
+/// ```
+/// use polyshm_platform::Region;
+///
+/// let ring = Region::heap(256).bytes(64, 128)?;
+/// ring.write(3, b"frame")?;
+/// let mut copy = [0; 5];
+/// ring.read(3, &mut copy)?;
+/// assert_eq!(&copy, b"frame");
+/// assert!(ring.write(124, b"frame").is_err());
+/// # Ok::<(), polyshm_platform::OutOfRange>(())
+/// ```
+#[derive(Clone)]
+pub struct Bytes {
+    /// Valid for `len` bytes while `region` lives.
+    base: NonNull<u8>,
+    len: usize,
+    region: Region,
+}
+
+// SAFETY: as for the region's inner part: access is opaque or proven exclusive.
+unsafe impl Send for Bytes {}
+// SAFETY: as for Send.
+unsafe impl Sync for Bytes {}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bytes")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bytes {
+    /// The number of bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of a checked sub-range.
+    #[inline]
+    fn at(&self, offset: usize, len: usize) -> std::result::Result<*mut u8, OutOfRange> {
+        check_range(offset, len, self.len)?;
+        // SAFETY: the check proves that offset <= self.len.
+        Ok(unsafe { self.base.as_ptr().add(offset) })
+    }
+
+    /// As [`Bytes::at`], for a store.
+    #[inline]
+    fn at_mut(&self, offset: usize, len: usize) -> std::result::Result<*mut u8, OutOfRange> {
+        if !self.region.0.writable {
+            // No byte of a read-only mapping can be stored to.
+            return Err(OutOfRange {
+                offset,
+                len,
+                limit: 0,
+            });
+        }
+        self.at(offset, len)
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Errors
+    ///
+    /// The range is not inside; nothing was copied.
+    #[inline]
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> std::result::Result<(), OutOfRange> {
+        let src = self.at(offset, into.len())?;
+        // SAFETY: `src` is checked for the length; `into` is ours alone.
+        unsafe { copy::copy(into.as_mut_ptr(), src, into.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Errors
+    ///
+    /// The range is not inside (nothing of a read-only region is); nothing was copied.
+    #[inline]
+    pub fn write(&self, offset: usize, from: &[u8]) -> std::result::Result<(), OutOfRange> {
+        let dst = self.at_mut(offset, from.len())?;
+        // A copy is many stores: one point before, one half-way.
+        crash::point(crash::Step::Copy);
+        let half = if cfg!(crash_points) {
+            from.len() / 2
+        } else {
+            0
+        };
+        if cfg!(crash_points) {
+            // SAFETY: `dst` is checked for the whole length; half is less.
+            unsafe { copy::copy(dst, from.as_ptr(), half) };
+            crash::point(crash::Step::Copy);
+        }
+        // SAFETY: `dst` is checked for the whole length, of which `half` is a part.
+        unsafe { copy::copy(dst.add(half), from.as_ptr().add(half), from.len() - half) };
+        Ok(())
+    }
+
+    /// Loads eight little-endian bytes, at any alignment.
+    ///
+    /// # Errors
+    ///
+    /// They are not all inside.
+    #[inline]
+    pub fn read_u64(&self, offset: usize) -> std::result::Result<u64, OutOfRange> {
+        let src = self.at(offset, 8)?;
+        // SAFETY: `src` is checked for eight bytes.
+        Ok(unsafe { copy::load_u64(src) })
+    }
+
+    /// Stores eight little-endian bytes, at any alignment.
+    ///
+    /// # Errors
+    ///
+    /// They are not all inside (nothing of a read-only region is).
+    #[inline]
+    pub fn write_u64(&self, offset: usize, value: u64) -> std::result::Result<(), OutOfRange> {
+        let dst = self.at_mut(offset, 8)?;
+        crash::point(crash::Step::Store);
+        // SAFETY: `dst` is checked for eight bytes.
+        unsafe { copy::store_u64(dst, value) };
+        Ok(())
+    }
+
+    /// Hints that the line at `offset` will be read soon. No effect outside.
+    #[inline]
+    pub fn prefetch_read(&self, offset: usize) {
+        copy::prefetch_read(self.base.as_ptr().wrapping_add(offset));
+    }
+
+    /// Hints that the line at `offset` will be written soon. No effect outside.
+    #[inline]
+    pub fn prefetch_write(&self, offset: usize) {
+        copy::prefetch_write(self.base.as_ptr().wrapping_add(offset));
+    }
+
+    /// Lends bytes as a slice.
+    ///
+    /// # Errors
+    ///
+    /// The range is not inside.
+    ///
+    /// # Safety
+    ///
+    /// The protocol gives this process the bytes: until the loan is dropped no
+    /// other thread or process that keeps to the protocol stores to them, and
+    /// their stores happened before this call.
+    #[inline]
+    pub unsafe fn lend(
+        &self,
+        offset: usize,
+        len: usize,
+    ) -> std::result::Result<LentBytes<'_>, OutOfRange> {
+        let at = self.at(offset, len)?;
+        // SAFETY: in range; mapped for the lifetime of `self`; unchanged while
+        // lent, by the caller's promise. u8 has no invalid values.
+        Ok(LentBytes(unsafe { std::slice::from_raw_parts(at, len) }))
+    }
+
+    /// Lends bytes as a slice to be filled.
+    ///
+    /// # Errors
+    ///
+    /// The range is not inside (nothing of a read-only region is).
+    ///
+    /// # Safety
+    ///
+    /// The protocol gives this process the bytes: until the loan is dropped no
+    /// other thread or process that keeps to the protocol loads or stores
+    /// them, and no other loan overlaps.
+    #[inline]
+    pub unsafe fn lend_mut(
+        &self,
+        offset: usize,
+        len: usize,
+    ) -> std::result::Result<LentBytesMut<'_>, OutOfRange> {
+        let at = self.at_mut(offset, len)?;
+        // SAFETY: in range, writable and mapped for the lifetime of `self`;
+        // ours alone while lent, by the caller's promise.
+        Ok(LentBytesMut(unsafe {
+            std::slice::from_raw_parts_mut(at, len)
+        }))
+    }
+}
+
+/// Bytes of a region that are ours to read for a while.
+#[derive(Debug)]
+pub struct LentBytes<'a>(&'a [u8]);
+
+impl std::ops::Deref for LentBytes<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+/// Bytes of a region that are ours to fill for a while.
+#[derive(Debug)]
+pub struct LentBytesMut<'a>(&'a mut [u8]);
+
+impl std::ops::Deref for LentBytesMut<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl std::ops::DerefMut for LentBytesMut<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0
+    }
+}

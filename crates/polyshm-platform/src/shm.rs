@@ -1,0 +1,274 @@
+//! Named shared memory.
+
+use crate::{Error, Result, crash, sys};
+use memmap2::MmapRaw;
+use std::fmt;
+
+/// How a segment is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Loads only.
+    ReadOnly,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+/// Unix permission bits of a new object, subject to the process's umask.
+///
+/// Windows objects take the creator's default rights whatever the bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// Read and write for the owner alone (0600): the default where no
+    /// other implementation dictates a mode.
+    pub const OWNER: Self = Self(0o600);
+    /// Read and write for everybody the umask lets through (0666).
+    pub const ALL: Self = Self(0o666);
+
+    /// The given permission bits; other bits are dropped.
+    #[must_use]
+    pub const fn new(bits: u32) -> Self {
+        Self(bits & 0o777)
+    }
+
+    /// The permission bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self::OWNER
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mode({:04o})", self.0)
+    }
+}
+
+/// Which object a name stood for when it was opened.
+///
+/// A name can be removed and given to another object at any time; two equal
+/// identities of live handles are the same object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The file system.
+    pub device: u64,
+    /// The object in it.
+    pub inode: u64,
+}
+
+/// An open named segment: a descriptor, its length and its identity.
+///
+/// Dropping it closes the descriptor and leaves the name; see
+/// [`SharedMemory::unlink`]. Names are given without or with one leading slash.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use polyshm_platform::{Mode, Region, SharedMemory};
+///
+/// let name = format!("polyshm-doc-shm-{}", std::process::id());
+/// let segment = SharedMemory::create_new(&name, 4096, Mode::OWNER)?;
+/// let region = Region::map(&segment)?;
+/// assert_eq!(region.len(), 4096);
+/// segment.unlink()?;
+/// assert!(SharedMemory::open(&name).is_err());
+/// # }
+/// # Ok::<(), polyshm_platform::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SharedMemory {
+    handle: sys::Segment,
+    name: String,
+    len: u64,
+    identity: Identity,
+    access: Access,
+}
+
+impl SharedMemory {
+    pub(crate) const WHAT: &'static str = "shared memory segment";
+
+    /// Creates a segment of `len` zero bytes that nobody has yet.
+    ///
+    /// The pages are really allocated, so a full `/dev/shm` is an error here
+    /// and not a SIGBUS later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`], [`Error::NoSpace`], [`Error::InvalidName`],
+    /// [`Error::PermissionDenied`]. Nothing is left behind.
+    pub fn create_new(name: &str, len: u64, mode: Mode) -> Result<Self> {
+        let path = check_name(Self::WHAT, name)?;
+        crash::point(crash::Step::FileSystem);
+        let handle = sys::Segment::create_new(&path, mode)
+            .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
+        let made = handle.allocate(len).and_then(|()| handle.identity());
+        match made {
+            Ok(identity) => Ok(Self {
+                handle,
+                name: path,
+                len,
+                identity,
+                access: Access::ReadWrite,
+            }),
+            Err(source) => {
+                // Only we know of it yet; the error that matters is the first.
+                let _ = sys::Segment::unlink(&path);
+                Err(if sys::is_no_space(&source) {
+                    Error::NoSpace {
+                        name: name.to_owned(),
+                        requested: len,
+                        source,
+                    }
+                } else {
+                    Error::from_io("size", Self::WHAT, name, source)
+                })
+            }
+        }
+    }
+
+    /// Opens a segment to read and write it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::PermissionDenied`], [`Error::InvalidName`].
+    pub fn open(name: &str) -> Result<Self> {
+        Self::open_with(name, Access::ReadWrite)
+    }
+
+    /// Opens a segment to look at it only.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedMemory::open`].
+    pub fn open_read_only(name: &str) -> Result<Self> {
+        Self::open_with(name, Access::ReadOnly)
+    }
+
+    fn open_with(name: &str, access: Access) -> Result<Self> {
+        let path = check_name(Self::WHAT, name)?;
+        let failed = |e| Error::from_io("open", Self::WHAT, name, e);
+        let handle = sys::Segment::open(&path, access).map_err(failed)?;
+        let len = handle.len().map_err(failed)?;
+        let identity = handle.identity().map_err(failed)?;
+        Ok(Self {
+            handle,
+            name: path,
+            len,
+            identity,
+            access,
+        })
+    }
+
+    /// The name, with its leading slash where the system has one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The length in bytes when it was opened.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes: its creator is still at work, or died at it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Which object this is.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// How it was opened.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    pub(crate) fn map_raw(&self) -> Result<MmapRaw> {
+        self.handle
+            .map(self.len, self.access)
+            .map_err(|e| Error::from_io("map", Self::WHAT, &self.name, e))
+    }
+
+    /// Whether the name still stands for this object.
+    ///
+    /// # Errors
+    ///
+    /// The name cannot be looked up.
+    pub fn is_linked(&self) -> Result<bool> {
+        match sys::Segment::open(&self.name, Access::ReadOnly).and_then(|now| now.identity()) {
+            Ok(now) => Ok(now == self.identity),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::from_io("look up", Self::WHAT, &self.name, e)),
+        }
+    }
+
+    /// Removes the name, if it still stands for this object; whoever has the
+    /// segment open keeps it. Gives whether it was removed.
+    ///
+    /// Between the look and the removal another process could replace the
+    /// object; protocols hold their lock file meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn unlink(&self) -> Result<bool> {
+        if !self.is_linked()? {
+            return Ok(false);
+        }
+        Self::unlink_name(&self.name)
+    }
+
+    /// Removes a name, whatever object it stands for. Gives whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn unlink_name(name: &str) -> Result<bool> {
+        let path = check_name(Self::WHAT, name)?;
+        crash::point(crash::Step::FileSystem);
+        match sys::Segment::unlink(&path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::from_io("remove", Self::WHAT, name, e)),
+        }
+    }
+}
+
+/// Checks a name against the system's rules and gives the form that its calls take.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<String> {
+    let bare = name.strip_prefix('/').unwrap_or(name);
+    let reason = if bare.is_empty() {
+        "it is empty".to_owned()
+    } else if bare == "." || bare == ".." {
+        "it is a directory".to_owned()
+    } else if bare.contains('/') || (cfg!(windows) && bare.contains('\\')) {
+        "it contains a path separator".to_owned()
+    } else if bare.contains('\0') {
+        "it contains a NUL character".to_owned()
+    } else if bare.len() > sys::MAX_NAME {
+        format!(
+            "it is {} bytes long and {} are allowed",
+            bare.len(),
+            sys::MAX_NAME
+        )
+    } else {
+        return Ok(sys::system_name(bare));
+    };
+    Err(Error::InvalidName {
+        what,
+        name: name.to_owned(),
+        reason,
+    })
+}

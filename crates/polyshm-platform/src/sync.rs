@@ -1,0 +1,23 @@
+//! The atomics under everything shared: the standard ones, or loom's in a model.
+
+#[cfg(loom)]
+pub use loom::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+#[cfg(not(loom))]
+pub use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
+
+/// One step of a spin: lets a sibling hardware thread run.
+///
+/// In a model this gives the turn to another thread, so that a spin ends.
+#[inline]
+pub fn spin_loop() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+}

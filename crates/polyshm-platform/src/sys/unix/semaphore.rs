@@ -1,0 +1,170 @@
+//! POSIX named semaphores, through the C library: their memory format is its own.
+
+use crate::{Deadline, Mode};
+use std::{ffi::CString, io, ptr::NonNull};
+
+/// An open named semaphore.
+#[derive(Debug)]
+pub(crate) struct NamedSemaphore(NonNull<libc::sem_t>);
+
+// SAFETY: POSIX semaphores may be used from any thread.
+unsafe impl Send for NamedSemaphore {}
+// SAFETY: as for Send; every operation is atomic.
+unsafe impl Sync for NamedSemaphore {}
+
+impl NamedSemaphore {
+    pub(crate) fn create_new(path: &str, value: u32, mode: Mode) -> io::Result<Self> {
+        let path = CString::new(path)?;
+        // SAFETY: a valid C string; O_CREAT takes the two further arguments.
+        let raw = unsafe {
+            libc::sem_open(
+                path.as_ptr(),
+                libc::O_CREAT | libc::O_EXCL,
+                libc::c_uint::from(mode.bits() as u16),
+                value,
+            )
+        };
+        Self::from_raw(raw)
+    }
+
+    pub(crate) fn open(path: &str) -> io::Result<Self> {
+        let path = CString::new(path)?;
+        // SAFETY: a valid C string; without O_CREAT there are no further arguments.
+        Self::from_raw(unsafe { libc::sem_open(path.as_ptr(), 0) })
+    }
+
+    fn from_raw(raw: *mut libc::sem_t) -> io::Result<Self> {
+        if std::ptr::eq(raw, libc::SEM_FAILED) {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(raw)
+            .map(Self)
+            .ok_or_else(io::Error::last_os_error)
+    }
+
+    pub(crate) fn unlink(path: &str) -> io::Result<()> {
+        let path = CString::new(path)?;
+        // SAFETY: a valid C string.
+        check(unsafe { libc::sem_unlink(path.as_ptr()) })
+    }
+
+    #[inline]
+    pub(crate) fn post(&self) -> io::Result<()> {
+        // SAFETY: open until drop.
+        check(unsafe { libc::sem_post(self.0.as_ptr()) })
+    }
+
+    #[inline]
+    pub(crate) fn try_wait(&self) -> io::Result<bool> {
+        loop {
+            // SAFETY: open until drop.
+            match check(unsafe { libc::sem_trywait(self.0.as_ptr()) }) {
+                Ok(()) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The value. Where the system cannot tell (macOS), 1: try and see.
+    #[inline]
+    pub(crate) fn value(&self) -> u32 {
+        let mut value = 0;
+        // SAFETY: open until drop; `value` is a local int.
+        #[allow(deprecated, reason = "deprecated on macOS, where it only ever fails")]
+        let result = unsafe { libc::sem_getvalue(self.0.as_ptr(), &raw mut value) };
+        if result == 0 {
+            u32::try_from(value).unwrap_or(0)
+        } else {
+            1
+        }
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> io::Result<bool> {
+        unsafe extern "C" {
+            // glibc 2.30; the libc crate does not declare it everywhere.
+            fn sem_clockwait(
+                sem: *mut libc::sem_t,
+                clock: libc::clockid_t,
+                until: *const libc::timespec,
+            ) -> libc::c_int;
+        }
+        let until = deadline
+            .remaining()
+            .map(|left| absolute(libc::CLOCK_MONOTONIC, left));
+        loop {
+            let result = match &until {
+                // SAFETY: open until drop; `until` outlives the call.
+                Some(until) => unsafe {
+                    sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, until)
+                },
+                // SAFETY: open until drop.
+                None => unsafe { libc::sem_wait(self.0.as_ptr()) },
+            };
+            match check(result) {
+                Ok(()) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Without a wait on the monotonic clock: short naps between tries.
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> io::Result<bool> {
+        let nap = std::time::Duration::from_micros(200);
+        loop {
+            if self.try_wait()? {
+                return Ok(true);
+            }
+            if deadline.expired() {
+                return Ok(false);
+            }
+            std::thread::sleep(nap.min(deadline.remaining().unwrap_or(nap)));
+        }
+    }
+}
+
+impl Drop for NamedSemaphore {
+    fn drop(&mut self) {
+        // SAFETY: open until here, and nobody uses it after.
+        let _ = unsafe { libc::sem_close(self.0.as_ptr()) };
+    }
+}
+
+#[inline]
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `left` from now on `clock`, as the C library takes it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn absolute(clock: libc::clockid_t, left: std::time::Duration) -> libc::timespec {
+    // SAFETY: timespec is a plain C struct; zero is a valid value of it.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `now` is local. The monotonic clock always exists.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    let nanos = i64::from(left.subsec_nanos()) + i64::from(now.tv_nsec);
+    let carry = nanos / 1_000_000_000;
+    let seconds = i64::try_from(left.as_secs())
+        .unwrap_or(i64::MAX / 4)
+        .min(i64::MAX / 4);
+    #[allow(
+        clippy::useless_conversion,
+        reason = "32-bit systems have narrower fields"
+    )]
+    {
+        now.tv_sec = now
+            .tv_sec
+            .saturating_add((seconds + carry).try_into().unwrap_or(i32::MAX.into()));
+        now.tv_nsec = (nanos % 1_000_000_000).try_into().unwrap_or(0);
+    }
+    now
+}

@@ -1,0 +1,76 @@
+//! The bytes of the shared-memory protocols that polyshm speaks: layouts,
+//! offsets, checks and names. It opens nothing, maps nothing and waits for
+//! nothing.
+//!
+//! # Promises
+//!
+//! * `no_std` with `alloc`, and no unsafe code.
+//! * Every layout is fixed when the crate is compiled: a constant assertion
+//!   stops the build when a field leaves its place.
+//! * Nothing that came out of shared memory is trusted. Arithmetic on it is
+//!   checked, walks are bounded by the length of the image, and any image at
+//!   all yields a value or an error that names the field, what was found and
+//!   what the limit is: never a panic, never an endless loop, never an
+//!   allocation that grows faster than the image.
+//!
+//! # Refusals
+//!
+//! * No I/O, no system calls, no clock, no process identifiers judged alive.
+//! * No atomics. A live region must be copied first (tear-tolerantly, see
+//!   `polyshm-platform`); this crate reads `&[u8]` that nobody is changing.
+//! * No repair. A damaged image is reported, not improved.
+//! * One protocol so far: ZeroBuffer. There is no big-endian form of it and no
+//!   alignment is assumed: a frame header may begin at any byte.
+//!
+//! # Example
+//!
+//! Build a fresh ZeroBuffer image as a reader does and look at it:
+//!
+//! ```
+//! use polyshm_wire::zerobuffer::{self, FrameHeader, Layout, Oieb};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layout = Layout::for_request(100, 1000)?; // rounded up to 128 and 1024
+//! let mut image = vec![0; usize::try_from(layout.object_len())?];
+//! let mut oieb = Oieb::new(&layout, 4242);
+//! image[..128].copy_from_slice(&oieb.to_bytes());
+//! assert!(zerobuffer::describe(&image)?.pending.is_empty());
+//!
+//! // One frame of five bytes at the start of the ring.
+//! let at = usize::try_from(layout.payload_offset())?;
+//! image[at..at + 16].copy_from_slice(&FrameHeader::new(5, 1).to_bytes());
+//! image[at + 16..at + 21].copy_from_slice(b"hello");
+//! oieb.payload_write_pos.set(21);
+//! oieb.payload_free_bytes.set(1024 - 21);
+//! oieb.payload_written_count.set(1);
+//! image[..128].copy_from_slice(&oieb.to_bytes());
+//!
+//! let seen = zerobuffer::describe(&image)?;
+//! assert_eq!(seen.pending.len(), 1);
+//! assert_eq!((seen.pending[0].length, seen.pending[0].sequence), (5, 1));
+//!
+//! // A damaged field is an error that names it.
+//! oieb.payload_write_pos.set(1 << 40);
+//! image[..128].copy_from_slice(&oieb.to_bytes());
+//! let error = zerobuffer::describe(&image).unwrap_err();
+//! assert!(error.to_string().contains("payload_write_pos is 1099511627776"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! * `serde`: `Serialize` and `Deserialize` for the inspection types
+//!   ([`zerobuffer::Description`] and its parts,
+//!   [`zerobuffer::SemaphoreImage`]).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod zerobuffer;
+
+/// Runs the examples of the README with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,774 @@
+//! The side that creates a buffer and receives frames.
+
+use crate::{
+    BufferConfig, CreateError, MetadataError, ReadError,
+    chain, lend,
+    lifecycle::{self, Owned},
+    settle::{self, Unsettled},
+    shared::{Release, Shared},
+    status::{BufferStatus, ReaderStats},
+};
+use lock_api::RawMutex;
+use polyshm_platform::{
+    self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, WaitSource, Waiter, process,
+    sync::{Ordering, fence},
+};
+use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, check_frame, check_metadata};
+use std::{
+    collections::VecDeque,
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The reader of a buffer: it creates the buffer, owns its name, and receives
+/// frames in place.
+///
+/// A frame is a slice into the ring. Several may be held at once and released
+/// in any order; their room goes back to the writer in ring order (format,
+/// section 8.7). Closing (or dropping) the reader removes the buffer.
+///
+/// # Threads
+///
+/// A `Reader` may be moved to another thread but not shared: then its
+/// bookkeeping costs no atomics. [`Reader::into_sync`] gives a [`SyncReader`]
+/// that many threads can read from at once; each frame goes to one of them.
+///
+/// # Memory ordering
+///
+/// What the writer did before it committed a frame happened before
+/// [`Reader::read`] returns it. What this reader does with a frame before
+/// dropping it happens before the writer uses its bytes again.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use polyshm_zerobuffer::{BufferConfig, ReadError, Reader, Writer};
+/// use std::time::Duration;
+///
+/// let name = format!("polyshm-doc-reader-{}", std::process::id());
+/// let reader = Reader::create(&name, &BufferConfig::default())?;
+///
+/// let mut writer = Writer::open(&name)?; // usually in another process
+/// writer.write(b"one frame")?;
+/// drop(writer);
+///
+/// let frame = reader.read(Duration::from_secs(1))?;
+/// assert_eq!((&*frame, frame.sequence()), (&b"one frame"[..], 1));
+/// drop(frame); // gives its room back
+///
+/// assert!(matches!(reader.read(Duration::from_secs(1)), Err(ReadError::WriterClosed { .. })));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Reader<L: RawMutex = LocalLock> {
+    core: Core,
+    state: lock_api::Mutex<L, State>,
+}
+
+/// What closes the buffer when it is dropped.
+struct Core {
+    shared: Shared,
+    waiter: Waiter,
+    /// The objects behind the name; none for a buffer on the heap.
+    owned: Option<Owned>,
+}
+
+/// A [`Reader`] that threads can share.
+pub type SyncReader = Reader<parking_lot::RawMutex>;
+
+struct State {
+    /// The number of the next frame.
+    expected: u64,
+    /// Taken off the ring and not yet given back, oldest first.
+    held: VecDeque<Held>,
+    /// The id of the front of `held`; ids count up by one.
+    front: u64,
+    /// Bytes of all of `held`.
+    held_bytes: u64,
+    /// Frames and markers taken off; mirrored to `read_count`.
+    items: u64,
+    /// The release word as it was last stored.
+    release: Release,
+    /// A writer has been seen, so that its absence is an end.
+    writer_seen: bool,
+    /// The writer that was found dead, until another is seen.
+    died: Option<u64>,
+    /// The last look at the writer's process.
+    checked: Instant,
+    /// The state after which nothing can be read any more.
+    fault: Option<Fault>,
+    stats: ReaderStats,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    bytes: u64,
+    /// The ring position after it.
+    end: u64,
+    /// `State::items` after it.
+    items: u64,
+    released: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Sequence { expected: u64, got: u64 },
+    Corrupt(ImageError),
+    System(Arc<platform::Error>),
+}
+
+impl From<ImageError> for Fault {
+    fn from(error: ImageError) -> Self {
+        Self::Corrupt(error)
+    }
+}
+
+impl From<platform::Error> for Fault {
+    fn from(error: platform::Error) -> Self {
+        Self::System(Arc::new(error))
+    }
+}
+
+impl From<Unsettled> for Fault {
+    fn from(error: Unsettled) -> Self {
+        match error {
+            Unsettled::Damaged(error) => error.into(),
+            Unsettled::System(error) => error.into(),
+        }
+    }
+}
+
+/// A frame taken off the ring: where, and under which id it is held.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    at: u64,
+    length: u64,
+    sequence: u64,
+    id: u64,
+}
+
+impl<L: RawMutex> fmt::Debug for Reader<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("name", &self.core.shared.name)
+            .field("layout", &self.core.shared.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Creates the buffer `name` and becomes its reader.
+    ///
+    /// First removes what dead readers left, of this name and (unless the
+    /// configuration says no) of others. A writer can attach as soon as this
+    /// returns. `name` becomes a file name: no slash, at most 245 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::ReaderAlreadyConnected`] when the name has a living
+    /// reader; see [`CreateError`] for the others. Nothing is left behind.
+    pub fn create(name: &str, config: &BufferConfig) -> Result<Self, CreateError> {
+        let (shared, owned) = lifecycle::create(name, config)?;
+        tracing::debug!(buffer = name, payload_size = shared.size(), "buffer created");
+        Ok(Self::over(shared, Waiter::new(config.wait_strategy), Some(owned), 1))
+    }
+
+    pub(crate) fn over(
+        shared: Shared,
+        waiter: Waiter,
+        owned: Option<Owned>,
+        expected: u64,
+    ) -> Self {
+        let state = State {
+            expected,
+            held: VecDeque::with_capacity(64),
+            front: 0,
+            held_bytes: 0,
+            items: 0,
+            release: Release::new(0, 0),
+            writer_seen: false,
+            died: None,
+            checked: Instant::now(),
+            fault: None,
+            stats: ReaderStats::default(),
+        };
+        Self { core: Core { shared, waiter, owned }, state: lock_api::Mutex::new(state) }
+    }
+
+    /// Makes the reader shareable between threads.
+    #[must_use]
+    pub fn into_sync(self) -> SyncReader {
+        Reader { core: self.core, state: lock_api::Mutex::new(self.state.into_inner()) }
+    }
+}
+
+impl<L: RawMutex> Reader<L> {
+    /// Waits for the next frame and lends it.
+    ///
+    /// Blocks for at most `timeout` (a [`Duration`] or a [`Deadline`]); a zero
+    /// timeout looks once. While frames are there it makes no system call and
+    /// reads no clock. A dead writer is noticed within 100 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Timeout`]; [`ReadError::WriterClosed`] or
+    /// [`ReadError::WriterDead`] once every committed frame was read and no
+    /// writer is attached; the others are final.
+    pub fn read(&self, timeout: impl Into<Deadline>) -> Result<Frame<'_, L>, ReadError> {
+        match self.core.waiter.wait(&mut Next(self), timeout) {
+            Ok(Some(taken)) => self.lend(taken),
+            Ok(None) => Err(ReadError::Timeout { name: self.core.shared.name.clone() }),
+            Err(ended) => Err(self.error(ended)),
+        }
+    }
+
+    /// The next frame if there is one. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::read`], without the timeout.
+    pub fn try_read(&self) -> Result<Option<Frame<'_, L>>, ReadError> {
+        let mut next = Next(self);
+        let found = match next.poll() {
+            Ok(None) => next.check(),
+            found => found,
+        };
+        match found {
+            Ok(Some(taken)) => self.lend(taken).map(Some),
+            Ok(None) => Ok(None),
+            Err(ended) => Err(self.error(ended)),
+        }
+    }
+
+    /// The frames as they come, each waited for at most `timeout`. Ends when
+    /// the writer has closed and all is read; other errors are items.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// # use polyshm_zerobuffer::{BufferConfig, Reader, Writer};
+    /// # use std::time::Duration;
+    /// # let name = format!("polyshm-doc-frames-{}", std::process::id());
+    /// let reader = Reader::create(&name, &BufferConfig::default())?;
+    /// let mut writer = Writer::open(&name)?;
+    /// writer.write(b"first")?;
+    /// writer.write(b"second")?;
+    /// writer.close()?;
+    /// let mut bytes = 0;
+    /// for frame in reader.frames(Duration::from_secs(1)) {
+    ///     bytes += frame?.len();
+    /// }
+    /// assert_eq!(bytes, 11);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn frames(&self, timeout: Duration) -> Frames<'_, L> {
+        Frames { reader: self, timeout }
+    }
+
+    /// The metadata, in place, once the writer has set it.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Corrupt`] when its lengths do not fit its block.
+    pub fn metadata(&self) -> Result<Option<Metadata<'_>>, MetadataError> {
+        let shared = &self.core.shared;
+        metadata(shared).map_err(|source| MetadataError::Corrupt { name: shared.name.clone(), source })
+    }
+
+    /// Waits until the writer has set the metadata; `None` when it did not
+    /// within `timeout`. The format has no event for it: this looks each
+    /// millisecond.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::metadata`].
+    pub fn wait_for_metadata(
+        &self,
+        timeout: impl Into<Deadline>,
+    ) -> Result<Option<Metadata<'_>>, MetadataError> {
+        let shared = &self.core.shared;
+        // Acquire: pairs with the writer's release store of a complete block.
+        lifecycle::look_until(timeout.into(), || shared.metadata_written.load(Ordering::Acquire) > 0);
+        self.metadata()
+    }
+
+    /// Whether a writer is attached and its process lives.
+    pub fn is_writer_connected(&self) -> bool {
+        self.core.writer_is_connected()
+    }
+
+    /// Waits until a writer is attached; gives whether one is.
+    pub fn wait_for_writer(&self, timeout: impl Into<Deadline>) -> bool {
+        lifecycle::look_until(timeout.into(), || self.is_writer_connected())
+    }
+
+    /// The buffer's name.
+    pub fn name(&self) -> &str {
+        &self.core.shared.name
+    }
+
+    /// What this reader has received.
+    pub fn stats(&self) -> ReaderStats {
+        self.state.lock().stats
+    }
+
+    /// The buffer's state at this moment.
+    pub fn status(&self) -> BufferStatus {
+        BufferStatus::of(&self.core.shared)
+    }
+
+    /// Closes and removes the buffer; dropping the reader does the same and
+    /// keeps errors to itself. A waiting writer learns it at once.
+    ///
+    /// # Errors
+    ///
+    /// A part could not be removed; the next reader of this name removes it.
+    pub fn close(mut self) -> Result<(), platform::Error> {
+        self.core.close()
+    }
+
+    fn lend(&self, taken: Taken) -> Result<Frame<'_, L>, ReadError> {
+        match lend::frame(&self.core.shared, taken.at, taken.length) {
+            Ok(bytes) => Ok(Frame {
+                reader: self,
+                bytes: Some(bytes),
+                sequence: taken.sequence,
+                id: taken.id,
+            }),
+            // The range was checked when the frame was taken.
+            Err(source) => Err(self.error(Ended::Fault(source.into()))),
+        }
+    }
+
+    fn error(&self, ended: Ended) -> ReadError {
+        let name = self.core.shared.name.clone();
+        match ended {
+            Ended::Closed => ReadError::WriterClosed { name },
+            Ended::Died(pid) => ReadError::WriterDead { name, pid },
+            Ended::Fault(fault) => {
+                self.state.lock().fault.get_or_insert_with(|| fault.clone());
+                match fault {
+                    Fault::Sequence { expected, got } => {
+                        ReadError::Sequence { name, expected, got }
+                    }
+                    Fault::Corrupt(source) => ReadError::Corrupt { name, source },
+                    Fault::System(source) => ReadError::System { name, source },
+                }
+            }
+        }
+    }
+
+    /// Marks a frame as released and gives back what is now released in order.
+    fn release(&self, id: u64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(at) = id.checked_sub(state.front) else { return };
+        if let Some(held) = state.held.get_mut(at as usize) {
+            held.released = true;
+        }
+        if !self.core.give_back_released(state) {
+            // Somebody gave credit that was not theirs to give.
+            let found = self.core.shared.free.load(Ordering::Relaxed);
+            let payload_size = self.core.shared.size();
+            state.fault.get_or_insert(Fault::Corrupt(ImageError::FreeBytes { found, payload_size }));
+        }
+    }
+}
+
+impl Core {
+    /// Takes the frame at the read position off the ring; `None` when nothing
+    /// is pending, so that the token stood for nothing.
+    ///
+    /// Every shared value is loaded once and checked before anything changes.
+    fn take(&self, state: &mut State) -> Result<Option<Taken>, Fault> {
+        if let Some(fault) = &state.fault {
+            return Err(fault.clone());
+        }
+        let shared = &self.shared;
+        let size = shared.size();
+        // The credit first: during a rewind it stays whole until both
+        // positions are stored.
+        let free = shared.load_free()?;
+        let unread = size.checked_sub(state.held_bytes).and_then(|rest| rest.checked_sub(free));
+        let Some(unread) = unread else {
+            return Err(ImageError::FreeBytes { found: free, payload_size: size - state.held_bytes }.into());
+        };
+        let read = shared.load_read_pos()?;
+        let write = shared.load_write_pos()?;
+        // Equal positions: nothing, or one lap exactly.
+        if unread == 0 || (read == write && free + state.held_bytes > 0) {
+            return Ok(None);
+        }
+        if state.held.len() >= Release::MAX_HELD {
+            return Err(ImageError::FreeBytes { found: free, payload_size: size }.into());
+        }
+
+        let wraps = read >= write;
+        let mut at = read;
+        let mut limit = if wraps { size } else { write };
+        // A tail too short for a marker is an implied one (section 8.4).
+        let implied = wraps && size - read < FRAME_HEADER_SIZE;
+        let mut header = if implied { None } else { Some(chain::header(shared, at, limit)?) };
+        let mut marker = None;
+        if header.is_none_or(|header| header.length == 0) {
+            if !wraps || read == 0 {
+                return Err(ImageError::UnexpectedMarker { offset: at }.into());
+            }
+            marker = Some(Marker { tail: size - read, counted: !implied });
+            at = 0;
+            limit = write;
+            header = Some(chain::header(shared, at, limit)?);
+        }
+        let Some(header) = header else {
+            return Err(ImageError::UnexpectedMarker { offset: at }.into());
+        };
+        if header.length == 0 {
+            return Err(ImageError::UnexpectedMarker { offset: at }.into());
+        }
+        let end = check_frame(limit, at, header.length)?;
+        // 1 is a new writer that starts over, as other implementations do.
+        if header.sequence != state.expected && header.sequence != 1 {
+            return Err(Fault::Sequence { expected: state.expected, got: header.sequence });
+        }
+
+        if let Some(marker) = marker {
+            state.items += u64::from(marker.counted);
+            state.hold(marker.tail, 0, true);
+        }
+        let end = if end == size { 0 } else { end };
+        state.items += 1;
+        let id = state.hold(FRAME_HEADER_SIZE + header.length, end, false);
+        state.expected = header.sequence.wrapping_add(1);
+        state.writer_seen = true;
+        state.died = None;
+        state.stats.frames += 1;
+        state.stats.bytes += header.length;
+
+        // Release, all three: pair with the acquire loads of a writer that takes
+        // over. The number first: who sees the position sees it.
+        shared.last_sequence.store(header.sequence, Ordering::Release);
+        shared.read_pos.store(end, Ordering::Release);
+        shared.read_count.store(state.items, Ordering::Release);
+        if marker.is_some() && !self.give_back_released(state) {
+            let found = shared.free.load(Ordering::Relaxed);
+            return Err(ImageError::FreeBytes { found, payload_size: size }.into());
+        }
+        Ok(Some(Taken { at, length: header.length, sequence: header.sequence, id }))
+    }
+
+    /// Gives back the released items at the front; `false` when the credit
+    /// comes out above the ring's size.
+    fn give_back_released(&self, state: &mut State) -> bool {
+        let mut bytes = 0;
+        let mut to = state.release;
+        while let Some(held) = state.held.front().filter(|held| held.released) {
+            bytes += held.bytes;
+            to = Release::new(held.end, held.items);
+            state.held.pop_front();
+            state.front += 1;
+        }
+        if bytes == 0 {
+            return true;
+        }
+        state.held_bytes -= bytes;
+        let sound = self.shared.give_back(bytes, state.release, to);
+        state.release = to;
+        // SeqCst: pairs with the fence in the writer's `park`. Either the
+        // writer, having drained its tokens, sees our credit, or we see that
+        // there is no token left and post one.
+        fence(Ordering::SeqCst);
+        // A token that the writer has not taken yet will make it look.
+        if self.shared.space_ready.value().unwrap_or(0) == 0 {
+            // At its maximum there are tokens enough; nothing else can fail.
+            let _ = self.shared.space_ready.post();
+        }
+        sound
+    }
+
+    fn writer_is_connected(&self) -> bool {
+        // Acquire: pairs with the writer's claim.
+        let pid = self.shared.writer_pid.load(Ordering::Acquire);
+        pid != 0 && self.shared.writer_is_alive(pid)
+    }
+
+    /// Puts the ring in order after writer `pid` died. While that lasts the
+    /// claim is ours, so that no new writer attaches to a half-mended ring.
+    fn bury(&self, pid: u64) -> Result<bool, Fault> {
+        let shared = &self.shared;
+        let own = process::current();
+        // AcqRel: acquire pairs with the dead writer's last stores; release
+        // with the next writer's look at the claim.
+        let claim = shared.writer_pid.compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
+        if claim.is_err() {
+            return Ok(false);
+        }
+        let settled = settle::settle(shared);
+        // Release: what was mended is seen by who attaches next.
+        shared.writer_pid.store(0, Ordering::Release);
+        settled?;
+        tracing::warn!(buffer = %shared.name, pid, "the writer died; its buffer is in order again");
+        Ok(true)
+    }
+
+    fn close(&mut self) -> Result<(), platform::Error> {
+        let Some(owned) = self.owned.take() else { return Ok(()) };
+        let shared = &self.shared;
+        // Release: our last reads happen before a writer sees that we left.
+        shared.reader_pid.store(0, Ordering::Release);
+        // Wakes a waiting writer.
+        let woken = shared.space_ready.post();
+        owned.remove().and(woken)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(buffer = %self.shared.name, %error, "closing the buffer left something behind");
+        }
+    }
+}
+
+/// A wrap met on the way to a frame.
+#[derive(Clone, Copy)]
+struct Marker {
+    tail: u64,
+    /// A stored one; implied ones are in nobody's count.
+    counted: bool,
+}
+
+impl State {
+    fn hold(&mut self, bytes: u64, end: u64, released: bool) -> u64 {
+        self.held.push_back(Held { bytes, end, items: self.items, released });
+        self.held_bytes += bytes;
+        self.front + self.held.len() as u64 - 1
+    }
+}
+
+/// Why no frame comes any more.
+enum Ended {
+    Closed,
+    Died(u64),
+    Fault(Fault),
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Waits for the next frame.
+struct Next<'r, L: RawMutex>(&'r Reader<L>);
+
+impl<L: RawMutex> Next<'_, L> {
+    /// With a token in hand.
+    fn with_token(&self) -> Result<Option<Taken>, Ended> {
+        let core = &self.0.core;
+        let found = core.take(&mut self.0.state.lock())?;
+        if found.is_none() {
+            // Tokens without frames come from a writer that closed.
+            return self.closed(true);
+        }
+        Ok(found)
+    }
+
+    /// Whether an orderly writer left and all is read.
+    fn closed(&self, had_token: bool) -> Result<Option<Taken>, Ended> {
+        let core = &self.0.core;
+        let mut state = self.0.state.lock();
+        if let Some(fault) = &state.fault {
+            return Err(fault.clone().into());
+        }
+        // Acquire: pairs with the release of a closing writer: what it
+        // committed, and its posts, happened before.
+        if core.shared.writer_pid.load(Ordering::Acquire) != 0 {
+            state.writer_seen = true;
+            return Ok(None);
+        }
+        state.writer_seen |= had_token;
+        if !state.writer_seen {
+            return Ok(None);
+        }
+        // A frame whose token is there counts as committed.
+        while core.shared.data_ready.try_wait().map_err(Fault::from)? {
+            if let Some(taken) = core.take(&mut state)? {
+                return Ok(Some(taken));
+            }
+        }
+        Err(state.died.map_or(Ended::Closed, Ended::Died))
+    }
+}
+
+impl<L: RawMutex> WaitSource for Next<'_, L> {
+    type Output = Taken;
+    type Error = Ended;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<Taken>, Ended> {
+        if !self.0.core.shared.data_ready.try_wait().map_err(Fault::from)? {
+            return Ok(None);
+        }
+        self.with_token()
+    }
+
+    fn glance(&mut self) -> Result<Option<Taken>, Ended> {
+        self.closed(false)
+    }
+
+    fn park(&mut self, until: Deadline) -> Result<Option<Taken>, Ended> {
+        if !self.0.core.shared.data_ready.wait_until(until).map_err(Fault::from)? {
+            return Ok(None);
+        }
+        self.with_token()
+    }
+
+    fn check(&mut self) -> Result<Option<Taken>, Ended> {
+        let core = &self.0.core;
+        // Acquire: pairs with the writer's claim.
+        let pid = core.shared.writer_pid.load(Ordering::Acquire);
+        {
+            let mut state = self.0.state.lock();
+            // Looking at a process takes system calls: now and then will do.
+            if pid != 0 && state.checked.elapsed() >= LIVENESS_SLICE {
+                state.checked = Instant::now();
+                state.writer_seen = true;
+                if core.shared.writer_is_alive(pid) {
+                    state.died = None;
+                    return Ok(None);
+                }
+                // Under the lock: nobody else of ours is half-way through a frame.
+                if core.bury(pid)? {
+                    state.died = Some(pid);
+                }
+            }
+        }
+        self.closed(false)
+    }
+}
+
+/// A frame, in place in the ring. Dropping it gives its room back, in ring
+/// order: at once if it is the oldest that is held, otherwise together with
+/// the older ones.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// # use polyshm_zerobuffer::{BufferConfig, Reader, Writer};
+/// # use std::time::Duration;
+/// # let name = format!("polyshm-doc-frame-{}", std::process::id());
+/// # let reader = Reader::create(&name, &BufferConfig::default())?;
+/// # let mut writer = Writer::open(&name)?;
+/// # writer.write(&[1, 2, 3])?;
+/// let frame = reader.read(Duration::from_secs(1))?;
+/// let sum: u32 = frame.iter().map(|&byte| u32::from(byte)).sum(); // it is a &[u8]
+/// assert_eq!((sum, frame.sequence()), (6, 1));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Frame<'r, L: RawMutex = LocalLock> {
+    reader: &'r Reader<L>,
+    /// Some until drop, which ends the loan before it gives the room back.
+    bytes: Option<LentBytes<'r>>,
+    sequence: u64,
+    id: u64,
+}
+
+impl<L: RawMutex> Frame<'_, L> {
+    /// The number that the writer gave it: 1, 2, 3 ...
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl<L: RawMutex> Deref for Frame<'_, L> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
+    }
+}
+
+impl<L: RawMutex> AsRef<[u8]> for Frame<'_, L> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<L: RawMutex> fmt::Debug for Frame<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("sequence", &self.sequence)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: RawMutex> Drop for Frame<'_, L> {
+    #[inline]
+    fn drop(&mut self) {
+        self.bytes = None;
+        self.reader.release(self.id);
+    }
+}
+
+/// Iterates over frames as they come; see [`Reader::frames`].
+pub struct Frames<'r, L: RawMutex = LocalLock> {
+    reader: &'r Reader<L>,
+    timeout: Duration,
+}
+
+impl<L: RawMutex> fmt::Debug for Frames<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl<'r, L: RawMutex> Iterator for Frames<'r, L> {
+    type Item = Result<Frame<'r, L>, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.reader.read(self.timeout) {
+            Err(ReadError::WriterClosed { .. }) => None,
+            result => Some(result),
+        }
+    }
+}
+
+/// The metadata block's content, in place. It is written once and never changes.
+#[derive(Debug)]
+pub struct Metadata<'r>(LentBytes<'r>);
+
+impl Deref for Metadata<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Metadata<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+fn metadata(shared: &Shared) -> Result<Option<Metadata<'_>>, ImageError> {
+    // Acquire: pairs with the writer's release store of a complete block.
+    let written = shared.metadata_written.load(Ordering::Acquire);
+    if written == 0 {
+        return Ok(None);
+    }
+    let length = shared.metadata.read_u64(0).map_err(|_| ImageError::MetadataWritten {
+        found: written,
+        metadata_size: shared.layout.metadata_size(),
+    })?;
+    match check_metadata(&shared.layout, written, length)? {
+        Some(length) => Ok(Some(Metadata(lend::metadata(shared, length)?))),
+        None => Ok(None),
+    }
+}

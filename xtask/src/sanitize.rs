@@ -1,0 +1,66 @@
+//! `cargo xtask sanitize`: the tests under the address and thread sanitizers.
+
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    hostile,
+    run::{Outcome, Step},
+};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The standard library and libtest come compiled without the thread sanitizer, which therefore
+/// misses how libtest hands a test to its thread and takes the result back, and the `Once` before
+/// proptest's default configuration. The names occur in those hand-overs only, not on the stack of
+/// a running test, so nothing of ours is hidden.
+const TSAN_SUPPRESSIONS: &str = "\
+race:test::event::CompletedTest
+race:Option<test::run_test
+race:proptest::test_runner::config::Config as core::clone::Clone
+";
+
+pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(Outcome::Skipped(format!(
+            "set up for {TARGET} only; run this there"
+        )));
+    }
+    let suppressions = step.workspace.reports.join("tsan-suppressions.txt");
+    fs::write(&suppressions, TSAN_SUPPRESSIONS)
+        .with_context(|| format!("could not write {}", suppressions.display()))?;
+    // The caller's options come last and win.
+    let tsan_options = format!(
+        "suppressions={} {}",
+        suppressions.display(),
+        env::var("TSAN_OPTIONS").unwrap_or_default()
+    );
+    for (flags, dir) in [
+        ("-Zsanitizer=address", "asan"),
+        // The standard library comes without this sanitizer; the flag admits the mixture.
+        (
+            "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
+            "tsan",
+        ),
+    ] {
+        let mut command = step.cargo_test(&["-p", "polyshm-platform", "-p", "polyshm-zerobuffer"]);
+        command
+            .args([
+                "--features",
+                "polyshm-zerobuffer/testing",
+                "--lib",
+                "--tests",
+            ])
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(step.workspace.target.join(dir))
+            // Sanitizers are a nightly option; this accepts it on the pinned compiler.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("TSAN_OPTIONS", tsan_options.trim_end())
+            .env("POLYSHM_INTEROP", "off")
+            .env("POLYSHM_HOSTILE_IMAGES", hostile::FEW_IMAGES);
+        Step::add_rustflags(&mut command, flags);
+        step.run_tests(command)?;
+    }
+    Ok(step.outcome())
+}
