@@ -1,1 +1,71 @@
-//! placeholder
+//! Benchmarks of polyshm against the limits that its formats leave.
+//!
+//! # Method
+//!
+//! A machine's speed changes while one measures: clocks, neighbours, page
+//! placement. So nothing here is a time. Each result is a **ratio** between
+//! contenders that ran in the same short *block*, one after the other, in an
+//! order that differs from block to block; the result is the median of the
+//! per-block ratios, shown with their quartiles and extremes. Times and rates
+//! are printed beside them as information about that machine on that day.
+//!
+//! ## Latency ([`latency`])
+//!
+//! Two processes, each on a core of its own when there are two, send one
+//! 64-byte frame to and fro; half a round trip is the one-way latency. A block
+//! takes for each contender the median over batches of 32 round trips, so that
+//! reading the clock and being preempted hardly show. p99 comes from a second
+//! pass that times single round trips. Each hop adds one to a number in the
+//! frame, so the last frame proves that all of them arrived, once and in order.
+//!
+//! All contenders run the same loop ([`port::client`], [`port::server`]): wait
+//! for a frame, copy its 64 bytes out, add one, send. A frame's room has to be
+//! given back at some time, and there are two orders: *reply first* sends, then
+//! gives back; *release first* the other way round. Both are measured, for
+//! every contender that knows the difference, on both sides of the connection.
+//!
+//! * `floor`: one word each way, alone on its cache line. Nothing that two
+//!   cores do can be faster. Polled with or without a pause instruction,
+//!   whichever is faster here.
+//! * `replay`: the protocol's own limit: the loads, stores and atomic updates
+//!   that a ZeroBuffer frame demands, on the same cache lines, written out
+//!   straight ([`replay`]). What polyshm takes longer than this is its own.
+//! * `polyshm spin`, `polyshm adaptive`: the public API, by [`WaitStrategy`].
+//! * `iceoryx2` (feature of that name): publish-subscribe with a busy receiver.
+//! * `pipe`, `socket`: the kernel's own, blocking.
+//!
+//! ## Throughput ([`throughput`])
+//!
+//! One process sends frames to another. The receiver looks at the first eight
+//! bytes (the frame's number) only, so what is measured is getting bytes *in*;
+//! `--smoke` looks at all of them. Compared with the same work without any
+//! protocol: `memcpy` copies from the same source to the same offsets of
+//! private memory as large as the ring, `fill` fills there. `polyshm in place`
+//! reserves and fills; `polyshm copy` writes from a buffer. A run ends when the
+//! receiver has confirmed the last frame.
+//!
+//! ## Copies ([`copying`])
+//!
+//! The tear-tolerant copies through which shared bytes pass, against
+//! `copy_from_slice`, in one process, between the very same addresses.
+//!
+//! [`WaitStrategy`]: polyshm_zerobuffer::WaitStrategy
+
+#![cfg(target_os = "linux")]
+
+pub mod cli;
+pub mod copying;
+#[cfg(feature = "iceoryx2")]
+pub mod iceoryx;
+pub mod latency;
+pub mod machine;
+pub mod names;
+pub mod peer;
+pub mod port;
+pub mod raw;
+pub mod replay;
+pub mod report;
+pub mod ring;
+pub mod stream;
+pub mod svg;
+pub mod throughput;

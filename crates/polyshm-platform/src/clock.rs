@@ -68,3 +68,45 @@ impl From<Duration> for Deadline {
         Self::after(timeout)
     }
 }
+
+/// Says when enough time has passed since the last yes: for looks at a peer
+/// that cost system calls.
+///
+/// ```
+/// use polyshm_platform::Pace;
+/// use std::time::Duration;
+///
+/// let mut pace = Pace::new(Duration::from_secs(60));
+/// assert!(!pace.is_due(), "it starts now");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    interval: Duration,
+    last: Instant,
+}
+
+impl Pace {
+    /// The first yes comes `interval` from now.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            last: Instant::now(),
+        }
+    }
+
+    /// Whether the interval has passed; a yes starts the next one.
+    ///
+    /// In a model no time passes and it never is.
+    pub fn is_due(&mut self) -> bool {
+        if cfg!(loom) {
+            return false;
+        }
+        let now = Instant::now();
+        let due = now.duration_since(self.last) >= self.interval;
+        if due {
+            self.last = now;
+        }
+        due
+    }
+}

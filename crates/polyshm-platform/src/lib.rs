@@ -20,7 +20,7 @@ mod shm;
 mod sys;
 mod wait;
 
-pub use clock::Deadline;
+pub use clock::{Deadline, Pace};
 pub use error::{Error, Result};
 pub use file_lock::FileLock;
 pub use local_lock::LocalLock;

@@ -18,10 +18,6 @@ pub struct LocalLock(Cell<bool>);
 // `lock` and `try_lock` refuse while the flag is set, and only `unlock`
 // clears it.
 unsafe impl RawMutex for LocalLock {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "the trait's initialiser"
-    )]
     const INIT: Self = Self(Cell::new(false));
     // A guard sent elsewhere could be dropped on another thread.
     type GuardMarker = GuardNoSend;

@@ -107,8 +107,8 @@ impl SharedMemory {
         crash::point(crash::Step::FileSystem);
         let handle = sys::Segment::create_new(&path, mode)
             .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
-        let made = handle.allocate(len).and_then(|()| handle.identity());
-        match made {
+        let ready = handle.allocate(len).and_then(|()| handle.identity());
+        match ready {
             Ok(identity) => Ok(Self {
                 handle,
                 name: path,

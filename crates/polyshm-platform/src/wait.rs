@@ -1,11 +1,11 @@
 //! Waiting: spin briefly, then park, always in bounded slices.
 
 use crate::{
-    Deadline, Word32,
+    Deadline, Pace, Word32,
     sync::{Ordering, fence, spin_loop},
     sys,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest time between two looks at whether a peer lives, and the longest
 /// sleep: a foreign peer may never wake us.
@@ -92,7 +92,7 @@ impl Waiter {
 
     /// The strategy.
     #[must_use]
-    pub const fn strategy(&self) -> WaitStrategy {
+    pub const fn strategy(self) -> WaitStrategy {
         self.strategy
     }
 
@@ -106,7 +106,7 @@ impl Waiter {
     /// The source's own.
     #[inline]
     pub fn wait<S: WaitSource>(
-        &self,
+        self,
         source: &mut S,
         deadline: impl Into<Deadline>,
     ) -> Result<Option<S::Output>, S::Error> {
@@ -120,16 +120,17 @@ impl Waiter {
 
     #[cold]
     fn wait_slow<S: WaitSource>(
-        &self,
+        self,
         source: &mut S,
         deadline: Deadline,
     ) -> Result<Option<S::Output>, S::Error> {
         if let Some(found) = source.glance()? {
             return Ok(Some(found));
         }
-        let started = Instant::now();
-        let mut checked = started;
-        let mut spinning = self.spin && !deadline.expired();
+        let mut pace = Pace::new(LIVENESS_SLICE);
+        let spin_end = Deadline::after(Self::SPIN_TIME);
+        // In a model time stands still: park at once.
+        let mut spinning = self.spin && !deadline.expired() && !cfg!(loom);
         loop {
             if spinning {
                 for _ in 0..Self::BATCH {
@@ -146,22 +147,16 @@ impl Waiter {
                 // The last word is the source's: what came meanwhile counts.
                 return source.poll();
             }
-            let now = Instant::now();
-            if now.duration_since(checked) >= LIVENESS_SLICE {
-                if let Some(found) = source.check()? {
-                    return Ok(Some(found));
-                }
-                checked = Instant::now();
+            if pace.is_due()
+                && let Some(found) = source.check()?
+            {
+                return Ok(Some(found));
             }
             if spinning && self.strategy == WaitStrategy::Adaptive {
-                spinning = now.duration_since(started) < Self::SPIN_TIME;
+                spinning = !spin_end.expired();
             }
-            if !spinning {
-                let slice = LIVENESS_SLICE.saturating_sub(checked.elapsed());
-                let slice = slice.max(Duration::from_millis(1));
-                if let Some(found) = source.park(deadline.at_most(slice))? {
-                    return Ok(Some(found));
-                }
+            if !spinning && let Some(found) = source.park(deadline.at_most(LIVENESS_SLICE))? {
+                return Ok(Some(found));
             }
         }
     }

@@ -28,14 +28,24 @@ pub(crate) fn header(shared: &Shared, at: u64, limit: u64) -> Result<Header, Ima
 
 /// Stores the header of a frame, or of a marker (all zero).
 #[inline]
-pub(crate) fn store_header(shared: &Shared, at: u64, header: FrameHeader) -> Result<(), ImageError> {
+pub(crate) fn store_header(
+    shared: &Shared,
+    at: u64,
+    header: FrameHeader,
+) -> Result<(), ImageError> {
     let failed = |e: OutOfRange| ImageError::FrameHeader {
         offset: at,
         room: e.limit as u64,
     };
     let at = index(at);
-    shared.ring.write_u64(at, header.payload_size.get()).map_err(failed)?;
-    shared.ring.write_u64(at + 8, header.sequence.get()).map_err(failed)
+    shared
+        .ring
+        .write_u64(at, header.payload_size.get())
+        .map_err(failed)?;
+    shared
+        .ring
+        .write_u64(at + 8, header.sequence.get())
+        .map_err(failed)
 }
 
 /// The frames from one position to another.

@@ -52,7 +52,11 @@ impl BufferConfig {
     /// The given sizes in bytes, and defaults.
     #[must_use]
     pub fn new(metadata_size: u64, payload_size: u64) -> Self {
-        Self { metadata_size, payload_size, ..Self::default() }
+        Self {
+            metadata_size,
+            payload_size,
+            ..Self::default()
+        }
     }
 
     /// Sets the permission bits.
@@ -93,7 +97,10 @@ pub struct WriterConfig {
 
 impl Default for WriterConfig {
     fn default() -> Self {
-        Self { write_timeout: Duration::from_secs(5), wait_strategy: WaitStrategy::default() }
+        Self {
+            write_timeout: Duration::from_secs(5),
+            wait_strategy: WaitStrategy::default(),
+        }
     }
 }
 
@@ -118,6 +125,7 @@ mod mode {
     use polyshm_platform::Mode;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(mode: &Mode, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u32(mode.bits())
     }

@@ -60,7 +60,9 @@ pub enum AttachError {
     Name(#[from] NameError),
     /// There is no such buffer.
     #[doc(alias = "BufferNotFoundException")]
-    #[error("no buffer {name:?}: start its reader first, or use Writer::open_within to wait for it")]
+    #[error(
+        "no buffer {name:?}: start its reader first, or use Writer::open_within to wait for it"
+    )]
     NotFound {
         /// The buffer's name.
         name: String,
@@ -111,7 +113,10 @@ impl AttachError {
     /// is not there yet, or is being built, replaced, or handed over.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::NotReady { .. } | Self::NoReader { .. })
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::NotReady { .. } | Self::NoReader { .. }
+        )
     }
 }
 
@@ -127,14 +132,18 @@ pub enum ReadError {
     },
     /// The writer closed, and every frame it sent was read.
     #[doc(alias = "WriterDeadException")]
-    #[error("the writer of buffer {name:?} has closed and all its frames are read: wait for another writer, or stop")]
+    #[error(
+        "the writer of buffer {name:?} has closed and all its frames are read: wait for another writer, or stop"
+    )]
     WriterClosed {
         /// The buffer's name.
         name: Arc<str>,
     },
     /// The writer died, and every frame it committed was read.
     #[doc(alias = "WriterDeadException")]
-    #[error("the writer of buffer {name:?} (process {pid}) died and all its frames are read: wait for another writer, or stop")]
+    #[error(
+        "the writer of buffer {name:?} (process {pid}) died and all its frames are read: wait for another writer, or stop"
+    )]
     WriterDead {
         /// The buffer's name.
         name: Arc<str>,
@@ -143,7 +152,9 @@ pub enum ReadError {
     },
     /// A frame is missing. The reader stays in this state.
     #[doc(alias = "SequenceError")]
-    #[error("sequence error in buffer {name:?}: expected {expected}, got {got}; frames were lost, create the buffer anew")]
+    #[error(
+        "sequence error in buffer {name:?}: expected {expected}, got {got}; frames were lost, create the buffer anew"
+    )]
     Sequence {
         /// The buffer's name.
         name: Arc<str>,
@@ -197,7 +208,9 @@ pub enum WriteError {
     },
     /// The frame is larger than the whole ring.
     #[doc(alias = "FrameTooLargeException")]
-    #[error("a frame of {len} bytes exceeds buffer {name:?}, which takes at most {max}: create the buffer with a larger payload size")]
+    #[error(
+        "a frame of {len} bytes exceeds buffer {name:?}, which takes at most {max}: create the buffer with a larger payload size"
+    )]
     FrameTooLarge {
         /// The buffer's name.
         name: Arc<str>,
@@ -208,7 +221,9 @@ pub enum WriteError {
     },
     /// The reader did not make room in time.
     #[doc(alias = "BufferFullException")]
-    #[error("buffer {name:?} is full: {needed} bytes are needed and {free} are free; the reader is slower than the timeout")]
+    #[error(
+        "buffer {name:?} is full: {needed} bytes are needed and {free} are free; the reader is slower than the timeout"
+    )]
     Full {
         /// The buffer's name.
         name: Arc<str>,
@@ -226,7 +241,9 @@ pub enum WriteError {
     },
     /// The reader died.
     #[doc(alias = "ReaderDeadException")]
-    #[error("the reader of buffer {name:?} (process {pid}) died: attach again once there is a new one")]
+    #[error(
+        "the reader of buffer {name:?} (process {pid}) died: attach again once there is a new one"
+    )]
     ReaderDead {
         /// The buffer's name.
         name: Arc<str>,
@@ -277,7 +294,9 @@ pub enum MetadataError {
         name: Arc<str>,
     },
     /// The block is too small.
-    #[error("{len} bytes of metadata exceed the {max} that buffer {name:?} takes: create it with a larger metadata size")]
+    #[error(
+        "{len} bytes of metadata exceed the {max} that buffer {name:?} takes: create it with a larger metadata size"
+    )]
     TooLarge {
         /// The buffer's name.
         name: Arc<str>,

@@ -6,7 +6,10 @@
 
 #![allow(unsafe_code, reason = "the audited module of this crate")]
 
-use crate::{place::Place, shared::{Shared, index}};
+use crate::{
+    place::Place,
+    shared::{Shared, index},
+};
 use polyshm_platform::{LentBytes, LentBytesMut};
 use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, METADATA_PREFIX_SIZE};
 
@@ -20,8 +23,16 @@ pub(crate) fn frame(shared: &Shared, at: u64, length: u64) -> Result<LentBytes<'
     // took (release before the post, acquire after the wait), and stores to
     // them again only with credit, which is given back after the loan ends. The
     // reader takes each frame once, so nobody else in this process has them.
-    unsafe { shared.ring.lend(index(at + FRAME_HEADER_SIZE), index(length)) }
-        .map_err(|_| ImageError::FrameLength { offset: at, length, room })
+    unsafe {
+        shared
+            .ring
+            .lend(index(at + FRAME_HEADER_SIZE), index(length))
+    }
+    .map_err(|_| ImageError::FrameLength {
+        offset: at,
+        length,
+        room,
+    })
 }
 
 /// Lends the data part of a place that is being filled.
@@ -38,8 +49,16 @@ pub(crate) fn place<'a>(
     // load of it, release add by the reader), and nobody learns of them before
     // they are published, which takes the writer that the caller borrows
     // mutably. One writer is attached at a time.
-    unsafe { shared.ring.lend_mut(index(offset + FRAME_HEADER_SIZE), index(length)) }
-        .map_err(|_| ImageError::FrameLength { offset, length, room })
+    unsafe {
+        shared
+            .ring
+            .lend_mut(index(offset + FRAME_HEADER_SIZE), index(length))
+    }
+    .map_err(|_| ImageError::FrameLength {
+        offset,
+        length,
+        room,
+    })
 }
 
 /// Lends complete metadata.
@@ -48,8 +67,15 @@ pub(crate) fn place<'a>(
 pub(crate) fn metadata(shared: &Shared, length: u64) -> Result<LentBytes<'_>, ImageError> {
     // SAFETY: metadata is written once, before its length is published with
     // release order, and never changes after; the caller loaded it with acquire.
-    unsafe { shared.metadata.lend(index(METADATA_PREFIX_SIZE), index(length)) }
-        .map_err(|_| ImageError::MetadataLength { found: length, written: shared.layout.metadata_size() })
+    unsafe {
+        shared
+            .metadata
+            .lend(index(METADATA_PREFIX_SIZE), index(length))
+    }
+    .map_err(|_| ImageError::MetadataLength {
+        found: length,
+        written: shared.layout.metadata_size(),
+    })
 }
 
 /// Lends the metadata block to be filled.
@@ -58,6 +84,13 @@ pub(crate) fn metadata(shared: &Shared, length: u64) -> Result<LentBytes<'_>, Im
 pub(crate) fn metadata_mut(shared: &Shared, length: u64) -> Result<LentBytesMut<'_>, ImageError> {
     // SAFETY: no reader looks at the block before its length is published, which
     // takes the writer that the caller borrows mutably.
-    unsafe { shared.metadata.lend_mut(index(METADATA_PREFIX_SIZE), index(length)) }
-        .map_err(|_| ImageError::MetadataLength { found: length, written: shared.layout.metadata_size() })
+    unsafe {
+        shared
+            .metadata
+            .lend_mut(index(METADATA_PREFIX_SIZE), index(length))
+    }
+    .map_err(|_| ImageError::MetadataLength {
+        found: length,
+        written: shared.layout.metadata_size(),
+    })
 }

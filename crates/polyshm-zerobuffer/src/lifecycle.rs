@@ -1,9 +1,11 @@
 //! Creating, opening and removing the objects behind a name.
 
 use crate::{AttachError, BufferConfig, CreateError, shared::Shared};
-use polyshm_platform::{self as platform, Deadline, FileLock, Mode, Region, Semaphore, SharedMemory, process};
+use polyshm_platform::{
+    self as platform, Deadline, FileLock, Mode, Region, Semaphore, SharedMemory, process,
+};
 use polyshm_wire::zerobuffer::{
-    ImageError, LOCK_DIRECTORY, LOCK_DIRECTORY_CSHARP, Layout, OIEB_SIZE, Oieb, ObjectNames,
+    ImageError, LOCK_DIRECTORY, LOCK_DIRECTORY_CSHARP, Layout, OIEB_SIZE, ObjectNames, Oieb,
     check_name, lock_file_name,
 };
 use std::{
@@ -27,7 +29,9 @@ pub(crate) fn look_until(deadline: Deadline, mut done: impl FnMut() -> bool) -> 
         if deadline.expired() {
             return false;
         }
-        let nap = deadline.remaining().map_or(LOOK_INTERVAL, |left| left.min(LOOK_INTERVAL));
+        let nap = deadline
+            .remaining()
+            .map_or(LOOK_INTERVAL, |left| left.min(LOOK_INTERVAL));
         std::thread::sleep(nap);
     }
 }
@@ -45,7 +49,11 @@ pub(crate) struct Owned {
 impl Owned {
     /// Removes everything, also past a failure; gives the first.
     pub(crate) fn remove(self) -> Result<(), platform::Error> {
-        let Self { segment, names, locks } = self;
+        let Self {
+            segment,
+            names,
+            locks,
+        } = self;
         // Semaphores of a name that is not ours any more are not ours either.
         let mut result = match segment.unlink() {
             Ok(true) => remove_semaphores(&names),
@@ -68,17 +76,32 @@ fn remove_semaphores(names: &ObjectNames) -> Result<(), platform::Error> {
 /// Where lock files are: one directory of C++ and Python, and one of C#, whose
 /// readers of the same name are only excluded by holding both (section 1.1).
 fn lock_directories() -> [PathBuf; 2] {
-    let shared = if cfg!(unix) { PathBuf::from("/tmp") } else { std::env::temp_dir() };
-    [shared.join(LOCK_DIRECTORY), std::env::temp_dir().join(LOCK_DIRECTORY_CSHARP)]
+    let shared = if cfg!(unix) {
+        PathBuf::from("/tmp")
+    } else {
+        std::env::temp_dir()
+    };
+    [
+        shared.join(LOCK_DIRECTORY),
+        std::env::temp_dir().join(LOCK_DIRECTORY_CSHARP),
+    ]
 }
 
 /// Creates everything that belongs to `name`, or nothing.
 pub(crate) fn create(name: &str, config: &BufferConfig) -> Result<(Shared, Owned), CreateError> {
     check_name(name)?;
     let names = ObjectNames::posix(name)?;
-    let layout = Layout::for_request(config.metadata_size, config.payload_size)
-        .map_err(|source| CreateError::Layout { name: name.to_owned(), source })?;
-    let system = |source| CreateError::System { name: name.to_owned(), source };
+    let layout =
+        Layout::for_request(config.metadata_size, config.payload_size).map_err(|source| {
+            CreateError::Layout {
+                name: name.to_owned(),
+                source,
+            }
+        })?;
+    let system = |source| CreateError::System {
+        name: name.to_owned(),
+        source,
+    };
 
     let mut locks = Vec::new();
     let made = take_locks(name, &names, config, &mut locks)
@@ -94,7 +117,11 @@ pub(crate) fn create(name: &str, config: &BufferConfig) -> Result<(Shared, Owned
             return Err(error);
         }
     };
-    let owned = Owned { segment, names, locks };
+    let owned = Owned {
+        segment,
+        names,
+        locks,
+    };
     if config.remove_stale {
         let report = remove_stale_buffers().map_err(system);
         if let Err(error) = report {
@@ -112,7 +139,10 @@ fn take_locks(
     config: &BufferConfig,
     locks: &mut Vec<FileLock>,
 ) -> Result<(), CreateError> {
-    let system = |source| CreateError::System { name: name.to_owned(), source };
+    let system = |source| CreateError::System {
+        name: name.to_owned(),
+        source,
+    };
     for directory in lock_directories() {
         let path = directory.join(lock_file_name(name));
         let deadline = Deadline::after(LOCK_PATIENCE);
@@ -175,7 +205,9 @@ enum Found {
 }
 
 fn find(memory: &str) -> Result<Found, platform::Error> {
-    let Some(header) = read_header(memory)? else { return Ok(Found::Nothing) };
+    let Some(header) = read_header(memory)? else {
+        return Ok(Found::Nothing);
+    };
     match header.oieb_size.get() {
         128 => {}
         // Its creator died before it published.
@@ -195,7 +227,10 @@ fn find(memory: &str) -> Result<Found, platform::Error> {
 
 /// Removes what a dead reader left under our own name.
 fn make_way(name: &str, names: &ObjectNames) -> Result<(), CreateError> {
-    let system = |source| CreateError::System { name: name.to_owned(), source };
+    let system = |source| CreateError::System {
+        name: name.to_owned(),
+        source,
+    };
     match find(&names.memory).map_err(system)? {
         Found::Reader(pid) => {
             return Err(CreateError::ReaderAlreadyConnected {
@@ -204,7 +239,10 @@ fn make_way(name: &str, names: &ObjectNames) -> Result<(), CreateError> {
             });
         }
         Found::Foreign(source) => {
-            return Err(CreateError::NameTaken { name: name.to_owned(), source });
+            return Err(CreateError::NameTaken {
+                name: name.to_owned(),
+                source,
+            });
         }
         // A writer that is left learns that its reader is gone, and attaches anew.
         Found::Dead | Found::WriterLeft(_) => {
@@ -222,15 +260,22 @@ fn make_objects(
     layout: Layout,
     mode: Mode,
 ) -> Result<(Shared, SharedMemory), CreateError> {
-    let system = |source| CreateError::System { name: name.to_owned(), source };
+    let system = |source| CreateError::System {
+        name: name.to_owned(),
+        source,
+    };
     let make = || {
         let data_ready = Semaphore::create_new(&names.data_ready, 0, mode).map_err(system)?;
         let space_ready = Semaphore::create_new(&names.space_ready, 0, mode).map_err(system)?;
         let segment =
             SharedMemory::create_new(&names.memory, layout.object_len(), mode).map_err(system)?;
         let shared = Region::map(&segment).map_err(system).and_then(|region| {
-            Shared::new(&region, Arc::from(name), layout, data_ready, space_ready)
-                .map_err(|source| CreateError::NameTaken { name: name.to_owned(), source })
+            Shared::new(&region, Arc::from(name), layout, data_ready, space_ready).map_err(
+                |source| CreateError::NameTaken {
+                    name: name.to_owned(),
+                    source,
+                },
+            )
         });
         match shared {
             Ok(shared) => Ok((shared, segment)),
@@ -255,17 +300,25 @@ pub(crate) fn open(name: &str) -> Result<Shared, AttachError> {
         if source.is_not_found() {
             AttachError::NotFound { name: owned() }
         } else {
-            AttachError::System { name: owned(), source }
+            AttachError::System {
+                name: owned(),
+                source,
+            }
         }
     };
     let segment = SharedMemory::open(&names.memory).map_err(failed)?;
     if segment.is_empty() {
         return Err(AttachError::NotReady { name: owned() });
     }
-    let invalid = |source| AttachError::Invalid { name: owned(), source };
+    let invalid = |source| AttachError::Invalid {
+        name: owned(),
+        source,
+    };
     let region = Region::map(&segment).map_err(failed)?;
     let header = Shared::snapshot(&region).map_err(invalid)?;
-    let Some(header) = header else { return Err(AttachError::NotReady { name: owned() }) };
+    let Some(header) = header else {
+        return Err(AttachError::NotReady { name: owned() });
+    };
     let layout = Layout::from_header(&header, segment.len()).map_err(invalid)?;
     header.check(&layout).map_err(invalid)?;
     // Before the claim: a failure here must not leave one behind. Gone
@@ -316,8 +369,12 @@ pub fn remove_stale_buffers() -> Result<StaleReport, platform::Error> {
         };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().and_then(|name| name.to_str());
-            let Some(name) = name.and_then(|name| name.strip_suffix(".lock")) else { continue };
-            let Ok(names) = ObjectNames::posix(name) else { continue };
+            let Some(name) = name.and_then(|name| name.strip_suffix(".lock")) else {
+                continue;
+            };
+            let Ok(names) = ObjectNames::posix(name) else {
+                continue;
+            };
             match remove_if_stale(&path, &names) {
                 Ok(None) => report.removed.push(name.to_owned()),
                 Ok(Some(reason)) => report.kept.push((name.to_owned(), reason)),

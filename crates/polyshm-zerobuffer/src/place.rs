@@ -33,21 +33,43 @@ pub(crate) fn place(size: u64, write_pos: u64, total: u64) -> Place {
     if straight {
         let end = write_pos + total;
         let end = if end == size { 0 } else { end };
-        return Place { at: write_pos, cost: total, end, marker: None, rewind: false };
+        return Place {
+            at: write_pos,
+            cost: total,
+            end,
+            marker: None,
+            rewind: false,
+        };
     }
     if tail >= FRAME_HEADER_SIZE && total <= size - tail {
         // A frame at 0 that fits before the old write position leaves a whole
         // header's room there: total <= write_pos = size - tail.
         let end = if total == size { 0 } else { total };
-        return Place { at: 0, cost: tail + total, end, marker: Some(write_pos), rewind: false };
+        return Place {
+            at: 0,
+            cost: tail + total,
+            end,
+            marker: Some(write_pos),
+            rewind: false,
+        };
     }
     let end = if total == size { 0 } else { total };
-    Place { at: 0, cost: total, end, marker: None, rewind: true }
+    Place {
+        at: 0,
+        cost: total,
+        end,
+        marker: None,
+        rewind: true,
+    }
 }
 
 /// Bytes from `from` forward to `to` around a ring of `size`; both in 0..size.
 pub(crate) const fn distance(size: u64, from: u64, to: u64) -> u64 {
-    if to >= from { to - from } else { size - from + to }
+    if to >= from {
+        to - from
+    } else {
+        size - from + to
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The side that creates a buffer and receives frames.
 
 use crate::{
-    BufferConfig, CreateError, MetadataError, ReadError,
-    chain, lend,
+    BufferConfig, CreateError, MetadataError, ReadError, chain, lend,
     lifecycle::{self, Owned},
     settle::{self, Unsettled},
     shared::{Release, Shared},
@@ -10,17 +9,12 @@ use crate::{
 };
 use lock_api::RawMutex;
 use polyshm_platform::{
-    self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, WaitSource, Waiter, process,
+    self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, Pace, WaitSource, Waiter,
+    process,
     sync::{Ordering, fence},
 };
 use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, check_frame, check_metadata};
-use std::{
-    collections::VecDeque,
-    fmt,
-    ops::Deref,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
 
 /// The reader of a buffer: it creates the buffer, owns its name, and receives
 /// frames in place.
@@ -74,6 +68,7 @@ struct Core {
     waiter: Waiter,
     /// The objects behind the name; none for a buffer on the heap.
     owned: Option<Owned>,
+    closed: bool,
 }
 
 /// A [`Reader`] that threads can share.
@@ -96,8 +91,8 @@ struct State {
     writer_seen: bool,
     /// The writer that was found dead, until another is seen.
     died: Option<u64>,
-    /// The last look at the writer's process.
-    checked: Instant,
+    /// Of looks at the writer's process.
+    pace: Pace,
     /// The state after which nothing can be read any more.
     fault: Option<Fault>,
     stats: ReaderStats,
@@ -172,8 +167,17 @@ impl Reader {
     /// reader; see [`CreateError`] for the others. Nothing is left behind.
     pub fn create(name: &str, config: &BufferConfig) -> Result<Self, CreateError> {
         let (shared, owned) = lifecycle::create(name, config)?;
-        tracing::debug!(buffer = name, payload_size = shared.size(), "buffer created");
-        Ok(Self::over(shared, Waiter::new(config.wait_strategy), Some(owned), 1))
+        tracing::debug!(
+            buffer = name,
+            payload_size = shared.size(),
+            "buffer created"
+        );
+        Ok(Self::over(
+            shared,
+            Waiter::new(config.wait_strategy),
+            Some(owned),
+            1,
+        ))
     }
 
     pub(crate) fn over(
@@ -191,17 +195,28 @@ impl Reader {
             release: Release::new(0, 0),
             writer_seen: false,
             died: None,
-            checked: Instant::now(),
+            pace: Pace::new(LIVENESS_SLICE),
             fault: None,
             stats: ReaderStats::default(),
         };
-        Self { core: Core { shared, waiter, owned }, state: lock_api::Mutex::new(state) }
+        Self {
+            core: Core {
+                shared,
+                waiter,
+                owned,
+                closed: false,
+            },
+            state: lock_api::Mutex::new(state),
+        }
     }
 
     /// Makes the reader shareable between threads.
     #[must_use]
     pub fn into_sync(self) -> SyncReader {
-        Reader { core: self.core, state: lock_api::Mutex::new(self.state.into_inner()) }
+        Reader {
+            core: self.core,
+            state: lock_api::Mutex::new(self.state.into_inner()),
+        }
     }
 }
 
@@ -220,7 +235,9 @@ impl<L: RawMutex> Reader<L> {
     pub fn read(&self, timeout: impl Into<Deadline>) -> Result<Frame<'_, L>, ReadError> {
         match self.core.waiter.wait(&mut Next(self), timeout) {
             Ok(Some(taken)) => self.lend(taken),
-            Ok(None) => Err(ReadError::Timeout { name: self.core.shared.name.clone() }),
+            Ok(None) => Err(ReadError::Timeout {
+                name: self.core.shared.name.clone(),
+            }),
             Err(ended) => Err(self.error(ended)),
         }
     }
@@ -265,7 +282,10 @@ impl<L: RawMutex> Reader<L> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn frames(&self, timeout: Duration) -> Frames<'_, L> {
-        Frames { reader: self, timeout }
+        Frames {
+            reader: self,
+            timeout,
+        }
     }
 
     /// The metadata, in place, once the writer has set it.
@@ -275,7 +295,10 @@ impl<L: RawMutex> Reader<L> {
     /// [`MetadataError::Corrupt`] when its lengths do not fit its block.
     pub fn metadata(&self) -> Result<Option<Metadata<'_>>, MetadataError> {
         let shared = &self.core.shared;
-        metadata(shared).map_err(|source| MetadataError::Corrupt { name: shared.name.clone(), source })
+        metadata(shared).map_err(|source| MetadataError::Corrupt {
+            name: shared.name.clone(),
+            source,
+        })
     }
 
     /// Waits until the writer has set the metadata; `None` when it did not
@@ -291,7 +314,9 @@ impl<L: RawMutex> Reader<L> {
     ) -> Result<Option<Metadata<'_>>, MetadataError> {
         let shared = &self.core.shared;
         // Acquire: pairs with the writer's release store of a complete block.
-        lifecycle::look_until(timeout.into(), || shared.metadata_written.load(Ordering::Acquire) > 0);
+        lifecycle::look_until(timeout.into(), || {
+            shared.metadata_written.load(Ordering::Acquire) > 0
+        });
         self.metadata()
     }
 
@@ -351,9 +376,11 @@ impl<L: RawMutex> Reader<L> {
             Ended::Fault(fault) => {
                 self.state.lock().fault.get_or_insert_with(|| fault.clone());
                 match fault {
-                    Fault::Sequence { expected, got } => {
-                        ReadError::Sequence { name, expected, got }
-                    }
+                    Fault::Sequence { expected, got } => ReadError::Sequence {
+                        name,
+                        expected,
+                        got,
+                    },
                     Fault::Corrupt(source) => ReadError::Corrupt { name, source },
                     Fault::System(source) => ReadError::System { name, source },
                 }
@@ -365,7 +392,9 @@ impl<L: RawMutex> Reader<L> {
     fn release(&self, id: u64) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let Some(at) = id.checked_sub(state.front) else { return };
+        let Some(at) = id.checked_sub(state.front) else {
+            return;
+        };
         if let Some(held) = state.held.get_mut(at as usize) {
             held.released = true;
         }
@@ -373,7 +402,12 @@ impl<L: RawMutex> Reader<L> {
             // Somebody gave credit that was not theirs to give.
             let found = self.core.shared.free.load(Ordering::Relaxed);
             let payload_size = self.core.shared.size();
-            state.fault.get_or_insert(Fault::Corrupt(ImageError::FreeBytes { found, payload_size }));
+            state
+                .fault
+                .get_or_insert(Fault::Corrupt(ImageError::FreeBytes {
+                    found,
+                    payload_size,
+                }));
         }
     }
 }
@@ -392,9 +426,15 @@ impl Core {
         // The credit first: during a rewind it stays whole until both
         // positions are stored.
         let free = shared.load_free()?;
-        let unread = size.checked_sub(state.held_bytes).and_then(|rest| rest.checked_sub(free));
+        let unread = size
+            .checked_sub(state.held_bytes)
+            .and_then(|rest| rest.checked_sub(free));
         let Some(unread) = unread else {
-            return Err(ImageError::FreeBytes { found: free, payload_size: size - state.held_bytes }.into());
+            return Err(ImageError::FreeBytes {
+                found: free,
+                payload_size: size - state.held_bytes,
+            }
+            .into());
         };
         let read = shared.load_read_pos()?;
         let write = shared.load_write_pos()?;
@@ -403,7 +443,11 @@ impl Core {
             return Ok(None);
         }
         if state.held.len() >= Release::MAX_HELD {
-            return Err(ImageError::FreeBytes { found: free, payload_size: size }.into());
+            return Err(ImageError::FreeBytes {
+                found: free,
+                payload_size: size,
+            }
+            .into());
         }
 
         let wraps = read >= write;
@@ -411,13 +455,20 @@ impl Core {
         let mut limit = if wraps { size } else { write };
         // A tail too short for a marker is an implied one (section 8.4).
         let implied = wraps && size - read < FRAME_HEADER_SIZE;
-        let mut header = if implied { None } else { Some(chain::header(shared, at, limit)?) };
+        let mut header = if implied {
+            None
+        } else {
+            Some(chain::header(shared, at, limit)?)
+        };
         let mut marker = None;
         if header.is_none_or(|header| header.length == 0) {
             if !wraps || read == 0 {
                 return Err(ImageError::UnexpectedMarker { offset: at }.into());
             }
-            marker = Some(Marker { tail: size - read, counted: !implied });
+            marker = Some(Marker {
+                tail: size - read,
+                counted: !implied,
+            });
             at = 0;
             limit = write;
             header = Some(chain::header(shared, at, limit)?);
@@ -431,7 +482,10 @@ impl Core {
         let end = check_frame(limit, at, header.length)?;
         // 1 is a new writer that starts over, as other implementations do.
         if header.sequence != state.expected && header.sequence != 1 {
-            return Err(Fault::Sequence { expected: state.expected, got: header.sequence });
+            return Err(Fault::Sequence {
+                expected: state.expected,
+                got: header.sequence,
+            });
         }
 
         if let Some(marker) = marker {
@@ -449,14 +503,25 @@ impl Core {
 
         // Release, all three: pair with the acquire loads of a writer that takes
         // over. The number first: who sees the position sees it.
-        shared.last_sequence.store(header.sequence, Ordering::Release);
+        shared
+            .last_sequence
+            .store(header.sequence, Ordering::Release);
         shared.read_pos.store(end, Ordering::Release);
         shared.read_count.store(state.items, Ordering::Release);
         if marker.is_some() && !self.give_back_released(state) {
             let found = shared.free.load(Ordering::Relaxed);
-            return Err(ImageError::FreeBytes { found, payload_size: size }.into());
+            return Err(ImageError::FreeBytes {
+                found,
+                payload_size: size,
+            }
+            .into());
         }
-        Ok(Some(Taken { at, length: header.length, sequence: header.sequence, id }))
+        Ok(Some(Taken {
+            at,
+            length: header.length,
+            sequence: header.sequence,
+            id,
+        }))
     }
 
     /// Gives back the released items at the front; `false` when the credit
@@ -501,7 +566,10 @@ impl Core {
         let own = process::current();
         // AcqRel: acquire pairs with the dead writer's last stores; release
         // with the next writer's look at the claim.
-        let claim = shared.writer_pid.compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
+        let claim =
+            shared
+                .writer_pid
+                .compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
         if claim.is_err() {
             return Ok(false);
         }
@@ -514,13 +582,15 @@ impl Core {
     }
 
     fn close(&mut self) -> Result<(), platform::Error> {
-        let Some(owned) = self.owned.take() else { return Ok(()) };
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
         let shared = &self.shared;
         // Release: our last reads happen before a writer sees that we left.
         shared.reader_pid.store(0, Ordering::Release);
         // Wakes a waiting writer.
         let woken = shared.space_ready.post();
-        owned.remove().and(woken)
+        self.owned.take().map_or(Ok(()), Owned::remove).and(woken)
     }
 }
 
@@ -542,7 +612,12 @@ struct Marker {
 
 impl State {
     fn hold(&mut self, bytes: u64, end: u64, released: bool) -> u64 {
-        self.held.push_back(Held { bytes, end, items: self.items, released });
+        self.held.push_back(Held {
+            bytes,
+            end,
+            items: self.items,
+            released,
+        });
         self.held_bytes += bytes;
         self.front + self.held.len() as u64 - 1
     }
@@ -609,7 +684,14 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
 
     #[inline]
     fn poll(&mut self) -> Result<Option<Taken>, Ended> {
-        if !self.0.core.shared.data_ready.try_wait().map_err(Fault::from)? {
+        if !self
+            .0
+            .core
+            .shared
+            .data_ready
+            .try_wait()
+            .map_err(Fault::from)?
+        {
             return Ok(None);
         }
         self.with_token()
@@ -620,7 +702,14 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
     }
 
     fn park(&mut self, until: Deadline) -> Result<Option<Taken>, Ended> {
-        if !self.0.core.shared.data_ready.wait_until(until).map_err(Fault::from)? {
+        if !self
+            .0
+            .core
+            .shared
+            .data_ready
+            .wait_until(until)
+            .map_err(Fault::from)?
+        {
             return Ok(None);
         }
         self.with_token()
@@ -633,8 +722,7 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
         {
             let mut state = self.0.state.lock();
             // Looking at a process takes system calls: now and then will do.
-            if pid != 0 && state.checked.elapsed() >= LIVENESS_SLICE {
-                state.checked = Instant::now();
+            if pid != 0 && state.pace.is_due() {
                 state.writer_seen = true;
                 if core.shared.writer_is_alive(pid) {
                     state.died = None;
@@ -724,7 +812,9 @@ pub struct Frames<'r, L: RawMutex = LocalLock> {
 
 impl<L: RawMutex> fmt::Debug for Frames<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frames").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Frames")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -763,10 +853,13 @@ fn metadata(shared: &Shared) -> Result<Option<Metadata<'_>>, ImageError> {
     if written == 0 {
         return Ok(None);
     }
-    let length = shared.metadata.read_u64(0).map_err(|_| ImageError::MetadataWritten {
-        found: written,
-        metadata_size: shared.layout.metadata_size(),
-    })?;
+    let length = shared
+        .metadata
+        .read_u64(0)
+        .map_err(|_| ImageError::MetadataWritten {
+            found: written,
+            metadata_size: shared.layout.metadata_size(),
+        })?;
     match check_metadata(&shared.layout, written, length)? {
         Some(length) => Ok(Some(Metadata(lend::metadata(shared, length)?))),
         None => Ok(None),

@@ -11,7 +11,10 @@ use crate::{
     place::distance,
     shared::Shared,
 };
-use polyshm_platform::{self as platform, Deadline, sync::Ordering};
+use polyshm_platform::{
+    self as platform, Deadline,
+    sync::{Ordering, yield_now},
+};
 use polyshm_wire::zerobuffer::ImageError;
 use std::time::Duration;
 
@@ -34,12 +37,30 @@ impl From<platform::Error> for Unsettled {
     }
 }
 
-/// A foreign reader between taking a token and storing its position looks like
-/// a frame without a token. It passes that point within microseconds; twice
-/// the same picture this far apart is taken for the truth.
-const STABLE: Duration = Duration::from_millis(20);
-/// How long a reader may be in the middle of giving credit back.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for a reader that is in the middle of something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// A foreign reader between taking a token and storing its position looks
+    /// like a frame without a token. It passes that point within microseconds;
+    /// twice the same picture this far apart is taken for the truth.
+    stable: Duration,
+    /// How long a reader may be in the middle of giving credit back.
+    pub(crate) busy: Duration,
+}
+
+impl Patience {
+    /// With a reader that runs in another process.
+    pub(crate) const USUAL: Self = Self {
+        stable: Duration::from_millis(20),
+        busy: Duration::from_secs(1),
+    };
+    /// With a reader that cannot run meanwhile.
+    #[cfg(any(feature = "testing", test))]
+    pub(crate) const NONE: Self = Self {
+        stable: Duration::ZERO,
+        busy: Duration::ZERO,
+    };
+}
 
 /// Puts everything in order. Gives the number of the next frame.
 pub(crate) fn settle(shared: &Shared) -> Result<u64, Unsettled> {
@@ -47,7 +68,9 @@ pub(crate) fn settle(shared: &Shared) -> Result<u64, Unsettled> {
     let native = shared.load_release().is_native();
     let write = settle_positions(shared)?;
     let (chain, read) = settle_tokens(shared, write, native)?;
-    settle_credit(shared, write, read, chain, native)?;
+    if shared.load_free()? < shared.size() {
+        settle_credit(shared, write, read, chain, native)?;
+    }
     Ok(next_sequence(shared, write, chain, native))
 }
 
@@ -77,17 +100,14 @@ fn settle_positions(shared: &Shared) -> Result<u64, ImageError> {
         // Release: pairs with the acquire loads of the position.
         shared.write_pos.store(read, Ordering::Release);
     }
+    shared.align_release(read);
     Ok(read)
 }
 
 /// Makes tokens and pending frames equal in number.
-fn settle_tokens(
-    shared: &Shared,
-    write: u64,
-    native: bool,
-) -> Result<(Chain, u64), Unsettled> {
+fn settle_tokens(shared: &Shared, write: u64, native: bool) -> Result<(Chain, u64), Unsettled> {
     let mut seen: Option<(u64, u64)> = None;
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(shared.patience.busy);
     loop {
         let read = shared.load_read_pos()?;
         let chain = pending(shared, read, write)?;
@@ -108,7 +128,7 @@ fn settle_tokens(
             // does no harm. A foreign one would read stale bytes.
             if !native && seen != Some((read, tokens)) {
                 seen = Some((read, tokens));
-                std::thread::sleep(STABLE);
+                std::thread::sleep(shared.patience.stable);
                 continue;
             }
             for _ in tokens..chain.frames {
@@ -150,37 +170,49 @@ fn settle_credit(
     if !native {
         // What a foreign reader holds is not known. Too much credit would let
         // us overwrite unread frames; too little only wastes room.
-        let unread = if read == write && chain.frames > 0 { size } else { distance(size, read, write) };
+        let unread = if read == write && chain.frames > 0 {
+            size
+        } else {
+            distance(size, read, write)
+        };
         let free = shared.load_free()?;
         if free > size - unread {
             // Relaxed: only ourselves decide by the credit, later in this thread.
-            shared.free.fetch_sub(free - (size - unread), Ordering::Relaxed);
+            shared
+                .free
+                .fetch_sub(free - (size - unread), Ordering::Relaxed);
         }
         return Ok(());
     }
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(shared.patience.busy);
     loop {
         let before = shared.load_release();
         let free = shared.load_free()?;
         // Acquire: pairs with the reader's release store.
         let consumed = shared.read_count.load(Ordering::Acquire);
+        // Looked at again: the reader may have moved since the tokens were settled.
+        let pending = pending(shared, shared.load_read_pos()?, write)?.frames > 0;
         if before.is_busy() || shared.load_release() != before {
             if deadline.expired() {
                 // A reader stopped in mid-release: leave the credit as it is.
                 tracing::warn!(buffer = %shared.name, "the reader does not finish a release; some room may stay unused");
                 return Ok(());
             }
-            std::thread::yield_now();
+            yield_now();
             continue;
         }
         if before.position() >= size {
             let found = before.position();
-            return Err(ImageError::ReadPosition { found, payload_size: size }.into());
+            return Err(ImageError::ReadPosition {
+                found,
+                payload_size: size,
+            }
+            .into());
         }
         let used = distance(size, before.position(), write);
         // Everything from the release position to the write position is held or
         // pending; equal positions mean nothing, or all.
-        let nothing = before.has_all(consumed) && chain.frames == 0;
+        let nothing = before.has_all(consumed) && !pending;
         let due = if used > 0 || nothing { size - used } else { 0 };
         // Adds, so that what the reader gives back meanwhile is not lost.
         // Relaxed: only ourselves decide by the credit, later in this thread.
@@ -202,7 +234,11 @@ fn next_sequence(shared: &Shared, write: u64, chain: Chain, native: bool) -> u64
         None if native => noted,
         None => {
             let fresh = write == 0 && shared.written_count.load(Ordering::Acquire) == 0;
-            let walked = if fresh { None } else { chain::last_of_lap(shared, write) };
+            let walked = if fresh {
+                None
+            } else {
+                chain::last_of_lap(shared, write)
+            };
             // Stale headers can only carry smaller numbers than the note of a
             // native writer, and a foreign writer's later frames larger ones.
             walked.unwrap_or(0).max(noted)

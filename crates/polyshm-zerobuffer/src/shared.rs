@@ -1,8 +1,9 @@
 //! The buffer's words, each as a handle checked once.
 
+use crate::settle::Patience;
 use polyshm_platform::{
-    Bytes, Region, Semaphore, Word64, process,
-    sync::{Ordering, fence},
+    Bytes, Deadline, Region, Semaphore, Word64, process,
+    sync::{Ordering, fence, yield_now},
 };
 use polyshm_wire::zerobuffer::{ImageError, Layout, OIEB_SIZE, Oieb, SIGNATURE, offset};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) data_ready: Semaphore,
     /// A hint that credit came back; `free` is the truth.
     pub(crate) space_ready: Semaphore,
+    pub(crate) patience: Patience,
 }
 
 /// What a native reader tells a writer that takes over from a dead one: how far
@@ -90,9 +92,9 @@ impl Release {
         Self::new(self.position(), items).0 == self.0
     }
 
-    /// The same count at position 0.
-    const fn rewound(self) -> Self {
-        Self(self.0 & !((1 << Self::POSITION_BITS) - 1))
+    /// The same count at another position.
+    const fn at(self, position: u64) -> Self {
+        Self((self.0 & !((1 << Self::POSITION_BITS) - 1)) | position)
     }
 }
 
@@ -106,7 +108,10 @@ impl Shared {
         space_ready: Semaphore,
     ) -> Result<Self, ImageError> {
         let need = layout.object_len();
-        let short = ImageError::TooShort { len: region.len() as u64, need };
+        let short = ImageError::TooShort {
+            len: region.len() as u64,
+            need,
+        };
         let word = |at: usize| region.word64(at).map_err(|_| short);
         let bytes = |at: u64, len: u64| {
             // A layout fits the address space: Layout's own invariant.
@@ -138,6 +143,7 @@ impl Shared {
             layout,
             data_ready,
             space_ready,
+            patience: Patience::USUAL,
         })
     }
 
@@ -146,14 +152,19 @@ impl Shared {
     pub(crate) fn publish(&self) {
         let pid = process::current();
         // Relaxed: all of this is published by the last two stores.
-        self.metadata_size.store(self.layout.metadata_size(), Ordering::Relaxed);
-        self.metadata_free.store(self.layout.metadata_size(), Ordering::Relaxed);
-        self.payload_size.store(self.layout.payload_size(), Ordering::Relaxed);
-        self.free.store(self.layout.payload_size(), Ordering::Relaxed);
+        self.metadata_size
+            .store(self.layout.metadata_size(), Ordering::Relaxed);
+        self.metadata_free
+            .store(self.layout.metadata_size(), Ordering::Relaxed);
+        self.payload_size
+            .store(self.layout.payload_size(), Ordering::Relaxed);
+        self.free
+            .store(self.layout.payload_size(), Ordering::Relaxed);
         if Release::fits(self.layout.payload_size()) {
             self.release.store(Release::new(0, 0).0, Ordering::Relaxed);
         }
-        self.reader_stamp.store(process::stamp(pid), Ordering::Relaxed);
+        self.reader_stamp
+            .store(process::stamp(pid), Ordering::Relaxed);
         // Release: pairs with the acquire load of the signature (`is_published`)
         // and of the pid by who attaches.
         self.reader_pid.store(pid, Ordering::Release);
@@ -167,7 +178,10 @@ impl Shared {
     /// The region is too short for a header.
     pub(crate) fn snapshot(region: &Region) -> Result<Option<Oieb>, ImageError> {
         let mut image = [0; OIEB_SIZE as usize];
-        let short = ImageError::TooShort { len: region.len() as u64, need: OIEB_SIZE };
+        let short = ImageError::TooShort {
+            len: region.len() as u64,
+            need: OIEB_SIZE,
+        };
         let bytes = region.bytes(0, image.len()).map_err(|_| short)?;
         let signature = bytes.read_u64(0).map_err(|_| short)?;
         // Acquire: pairs with the release store of the signature in `publish`.
@@ -186,16 +200,20 @@ impl Shared {
         // Acquire: pairs with the release stores of the reader, and of a writer
         // that rewinds.
         let found = self.read_pos.load(Ordering::Acquire);
-        reduce(found, self.size())
-            .ok_or(ImageError::ReadPosition { found, payload_size: self.size() })
+        reduce(found, self.size()).ok_or(ImageError::ReadPosition {
+            found,
+            payload_size: self.size(),
+        })
     }
 
     /// As [`Shared::load_read_pos`], of the writer.
     pub(crate) fn load_write_pos(&self) -> Result<u64, ImageError> {
         // Acquire: pairs with the writer's release store after a frame's bytes.
         let found = self.write_pos.load(Ordering::Acquire);
-        reduce(found, self.size())
-            .ok_or(ImageError::WritePosition { found, payload_size: self.size() })
+        reduce(found, self.size()).ok_or(ImageError::WritePosition {
+            found,
+            payload_size: self.size(),
+        })
     }
 
     /// The credit, checked.
@@ -205,7 +223,10 @@ impl Shared {
         // release subtract of the writer.
         let found = self.free.load(Ordering::Acquire);
         if found > self.size() {
-            return Err(ImageError::FreeBytes { found, payload_size: self.size() });
+            return Err(ImageError::FreeBytes {
+                found,
+                payload_size: self.size(),
+            });
         }
         Ok(found)
     }
@@ -223,7 +244,8 @@ impl Shared {
         if native {
             // Before the credit, by the add's release: who sees the credit
             // sees at least this.
-            self.release.store(from.0 | Release::BUSY, Ordering::Relaxed);
+            self.release
+                .store(from.0 | Release::BUSY, Ordering::Relaxed);
         }
         // Release: our last reads of the frames happen before the writer's
         // acquire load of the credit, and so before it overwrites them.
@@ -232,7 +254,9 @@ impl Shared {
             // Release: pairs with `load_release`; who sees it sees the credit.
             self.release.store(to.0, Ordering::Release);
         }
-        before.checked_add(bytes).is_some_and(|sum| sum <= self.size())
+        before
+            .checked_add(bytes)
+            .is_some_and(|sum| sum <= self.size())
     }
 
     /// Moves both positions of an empty ring to 0 (format, section 8.5).
@@ -248,7 +272,36 @@ impl Shared {
         self.write_pos.store(0, Ordering::Release);
         self.read_pos.store(0, Ordering::Release);
         if release.is_native() {
-            self.release.store(release.rewound().0, Ordering::Release);
+            self.release.store(release.at(0).0, Ordering::Release);
+        }
+    }
+
+    /// Makes the release word of an empty ring say `position`, after a rewind
+    /// that was cut short. The caller owns the writer's side.
+    pub(crate) fn align_release(&self, position: u64) {
+        let deadline = Deadline::after(self.patience.busy);
+        loop {
+            let seen = self.load_release();
+            if !seen.is_native() || seen.position() == position {
+                return;
+            }
+            // A busy reader stores the word itself in a moment; one that does
+            // not is dead or stopped, and its word decides nothing any more.
+            if seen.is_busy() {
+                if deadline.expired() {
+                    return;
+                }
+                yield_now();
+                continue;
+            }
+            // AcqRel: pairs with the reader's own stores of the word.
+            let aligned = seen.at(position).0;
+            let swap =
+                self.release
+                    .compare_exchange(seen.0, aligned, Ordering::AcqRel, Ordering::Acquire);
+            if swap.is_ok() {
+                return;
+            }
         }
     }
 
@@ -267,7 +320,8 @@ impl Shared {
 
     /// Notes when this process, the writer now, started.
     pub(crate) fn stamp_writer(&self) {
-        self.writer_stamp.store(process::stamp(process::current()), Ordering::Release);
+        self.writer_stamp
+            .store(process::stamp(process::current()), Ordering::Release);
     }
 
     /// The start-time stamp beside a header's reader pid.
@@ -309,7 +363,7 @@ mod tests {
         assert_eq!(word.position(), (1 << 40) - 1);
         assert!(word.has_all((1 << 22) + 5));
         assert!(!word.has_all(6));
-        assert_eq!(word.rewound(), Release::new(0, 5));
+        assert_eq!(word.at(0), Release::new(0, 5));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Helpers for tests: buffers on the heap, unique names, deterministic data.
 
 use crate::{
-    AttachError, BufferConfig, CreateError, Reader, Writer, WriterConfig, chain,
+    AttachError, BufferConfig, CreateError, Reader, Writer, WriterConfig, chain, settle::Patience,
     shared::Shared,
 };
 use polyshm_platform::{Region, Semaphore, Waiter};
@@ -32,6 +32,7 @@ pub struct HeapBuffer {
     config: BufferConfig,
     data_ready: Semaphore,
     space_ready: Semaphore,
+    patience: Patience,
 }
 
 impl HeapBuffer {
@@ -41,12 +42,22 @@ impl HeapBuffer {
     ///
     /// [`CreateError::Layout`].
     pub fn new(config: &BufferConfig) -> Result<Self, CreateError> {
-        let layout = Layout::for_request(config.metadata_size, config.payload_size)
-            .map_err(|source| CreateError::Layout { name: "heap".to_owned(), source })?;
+        let layout =
+            Layout::for_request(config.metadata_size, config.payload_size).map_err(|source| {
+                CreateError::Layout {
+                    name: "heap".to_owned(),
+                    source,
+                }
+            })?;
         let buffer = Self::over(layout.object_len(), config, 0);
         match buffer.shared(layout) {
             Ok(shared) => shared.publish(),
-            Err(source) => return Err(CreateError::NameTaken { name: "heap".to_owned(), source }),
+            Err(source) => {
+                return Err(CreateError::NameTaken {
+                    name: "heap".to_owned(),
+                    source,
+                });
+            }
         }
         Ok(buffer)
     }
@@ -55,7 +66,9 @@ impl HeapBuffer {
     /// semaphore. Any bytes: they are checked when a side attaches.
     #[must_use]
     pub fn from_image(image: &[u8], tokens: u32) -> Self {
-        let buffer = Self::over(image.len() as u64, &BufferConfig::default(), tokens);
+        let mut buffer = Self::over(image.len() as u64, &BufferConfig::default(), tokens);
+        // An image has no process that could get on with what it shows.
+        buffer.patience = Patience::NONE;
         buffer.poke(0, image);
         buffer
     }
@@ -66,21 +79,26 @@ impl HeapBuffer {
             config: config.clone(),
             data_ready: Semaphore::local(tokens),
             space_ready: Semaphore::local(0),
+            patience: Patience::USUAL,
         }
     }
 
     fn shared(&self, layout: Layout) -> Result<Shared, ImageError> {
         let (data, space) = (self.data_ready.clone(), self.space_ready.clone());
-        Shared::new(&self.region, Arc::from("heap"), layout, data, space)
+        let mut shared = Shared::new(&self.region, Arc::from("heap"), layout, data, space)?;
+        shared.patience = self.patience;
+        Ok(shared)
     }
 
     fn checked(&self) -> Result<Shared, AttachError> {
         let name = || "heap".to_owned();
-        let invalid = |source| AttachError::Invalid { name: name(), source };
+        let invalid = |source| AttachError::Invalid {
+            name: name(),
+            source,
+        };
         let header = Shared::snapshot(&self.region).map_err(invalid)?;
         let header = header.ok_or_else(|| AttachError::NotReady { name: name() })?;
-        let layout =
-            Layout::from_header(&header, self.region.len() as u64).map_err(invalid)?;
+        let layout = Layout::from_header(&header, self.region.len() as u64).map_err(invalid)?;
         header.check(&layout).map_err(invalid)?;
         self.shared(layout).map_err(invalid)
     }
@@ -92,7 +110,10 @@ impl HeapBuffer {
     /// [`AttachError::Invalid`] for an image that is no buffer.
     pub fn reader(&self) -> Result<Reader, AttachError> {
         let shared = self.checked()?;
-        let invalid = |source| AttachError::Invalid { name: "heap".to_owned(), source };
+        let invalid = |source| AttachError::Invalid {
+            name: "heap".to_owned(),
+            source,
+        };
         let read = shared.load_read_pos().map_err(invalid)?;
         // Behind a marker the first header is at 0.
         let expected = [read, 0]
@@ -102,8 +123,17 @@ impl HeapBuffer {
                 (header.length > 0).then_some(header.sequence)
             })
             .unwrap_or(1);
-        let expected = if self.data_ready.value().unwrap_or(0) == 0 { 1 } else { expected };
-        Ok(Reader::over(shared, Waiter::new(self.config.wait_strategy), None, expected))
+        let expected = if self.data_ready.value().unwrap_or(0) == 0 {
+            1
+        } else {
+            expected
+        };
+        Ok(Reader::over(
+            shared,
+            Waiter::new(self.config.wait_strategy),
+            None,
+            expected,
+        ))
     }
 
     /// The writer's side.
@@ -196,7 +226,10 @@ impl BufferNaming {
     /// The actual name for `base`.
     #[doc(alias = "get_buffer_name")]
     pub fn name(&mut self, base: &str) -> String {
-        self.given.entry(base.to_owned()).or_insert_with(|| actual_name(base)).clone()
+        self.given
+            .entry(base.to_owned())
+            .or_insert_with(|| actual_name(base))
+            .clone()
     }
 
     /// Forgets the names given, so that the next are new.
@@ -210,7 +243,9 @@ fn actual_name(base: &str) -> String {
     if let (Some(host), Some(feature)) = (set("HARMONY_HOST_PID"), set("HARMONY_FEATURE_ID")) {
         return format!("{base}_{host}_{feature}");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
     format!("{base}_{}_{now}", std::process::id())
 }
 

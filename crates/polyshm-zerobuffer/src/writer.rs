@@ -1,16 +1,14 @@
 //! The side that attaches and sends frames.
 
 use crate::{
-    AttachError, MetadataError, WriteError, WriterConfig,
-    chain, lend,
-    lifecycle,
+    AttachError, MetadataError, WriteError, WriterConfig, chain, lend, lifecycle,
     place::{Place, distance, place},
     settle::{self, Unsettled},
     shared::Shared,
     status::{BufferStatus, WriterStats},
 };
 use polyshm_platform::{
-    self as platform, Deadline, LIVENESS_SLICE, LentBytesMut, WaitSource, Waiter, process,
+    self as platform, Deadline, LIVENESS_SLICE, LentBytesMut, Pace, WaitSource, Waiter, process,
     sync::{Ordering, fence},
 };
 use polyshm_wire::zerobuffer::{
@@ -21,7 +19,7 @@ use std::{
     io::IoSlice,
     ops::{Deref, DerefMut},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The writer of a buffer: it attaches to one that a reader has created, and
@@ -83,7 +81,8 @@ struct State {
     native_reader: bool,
     /// Where the reader was at the last write: when it moves, it lives.
     seen_read_pos: u64,
-    checked: Instant,
+    /// Of looks at the reader's process.
+    pace: Pace,
     stats: WriterStats,
     attached: bool,
 }
@@ -113,7 +112,11 @@ impl Writer {
     pub fn open_with(name: &str, config: &WriterConfig) -> Result<Self, AttachError> {
         let shared = lifecycle::open(name)?;
         let writer = Self::attach(shared, config)?;
-        tracing::debug!(buffer = name, sequence = writer.state.sequence, "writer attached");
+        tracing::debug!(
+            buffer = name,
+            sequence = writer.state.sequence,
+            "writer attached"
+        );
         Ok(writer)
     }
 
@@ -145,7 +148,10 @@ impl Writer {
         // Acquire: pairs with the reader's release store when it published.
         let reader = shared.reader_pid.load(Ordering::Acquire);
         if reader == 0 || !shared.reader_is_alive(reader) {
-            return Err(AttachError::NoReader { name: name(), pid: reader });
+            return Err(AttachError::NoReader {
+                name: name(),
+                pid: reader,
+            });
         }
         claim(&shared, reader)?;
         shared.stamp_writer();
@@ -154,8 +160,14 @@ impl Writer {
             Err(unsettled) => {
                 disclaim(&shared);
                 return Err(match unsettled {
-                    Unsettled::Damaged(source) => AttachError::Invalid { name: name(), source },
-                    Unsettled::System(source) => AttachError::System { name: name(), source },
+                    Unsettled::Damaged(source) => AttachError::Invalid {
+                        name: name(),
+                        source,
+                    },
+                    Unsettled::System(source) => AttachError::System {
+                        name: name(),
+                        source,
+                    },
                 });
             }
         };
@@ -163,7 +175,10 @@ impl Writer {
             Ok(write_pos) => write_pos,
             Err(source) => {
                 disclaim(&shared);
-                return Err(AttachError::Invalid { name: name(), source });
+                return Err(AttachError::Invalid {
+                    name: name(),
+                    source,
+                });
             }
         };
         let state = State {
@@ -174,12 +189,17 @@ impl Writer {
             metadata_set: shared.metadata_written.load(Ordering::Relaxed) > 0,
             native_reader: shared.load_release().is_native(),
             seen_read_pos: u64::MAX,
-            checked: Instant::now(),
+            pace: Pace::new(LIVENESS_SLICE),
             stats: WriterStats::default(),
             attached: true,
         };
         let waiter = Waiter::new(config.wait_strategy);
-        Ok(Self { shared, waiter, write_timeout: config.write_timeout, state })
+        Ok(Self {
+            shared,
+            waiter,
+            write_timeout: config.write_timeout,
+            state,
+        })
     }
 
     /// Sends a copy of `data` as one frame, waiting for room up to the
@@ -238,7 +258,14 @@ impl Writer {
         for part in parts {
             self.shared.ring.write(at, part).map_err(|_| {
                 let (offset, room) = (place.at, self.shared.size() - place.at);
-                corrupt(&self.shared, ImageError::FrameLength { offset, length, room })
+                corrupt(
+                    &self.shared,
+                    ImageError::FrameLength {
+                        offset,
+                        length,
+                        room,
+                    },
+                )
             })?;
             at += part.len();
         }
@@ -273,7 +300,12 @@ impl Writer {
         let Self { shared, state, .. } = self;
         let bytes =
             lend::place(shared, &place, length).map_err(|source| corrupt(shared, source))?;
-        Ok(FrameMut { shared, state, place, bytes })
+        Ok(FrameMut {
+            shared,
+            state,
+            place,
+            bytes,
+        })
     }
 
     /// Reserves a frame of `len` bytes if there is room now. Never blocks.
@@ -288,16 +320,32 @@ impl Writer {
     /// Finds a place for a frame, or waits for one.
     #[inline]
     fn find(&mut self, length: u64, timeout: impl Into<Deadline>) -> Result<Place, WriteError> {
-        let Self { shared, state, waiter, .. } = self;
+        let Self {
+            shared,
+            state,
+            waiter,
+            ..
+        } = self;
         if length == 0 {
-            return Err(WriteError::EmptyFrame { name: shared.name.clone() });
+            return Err(WriteError::EmptyFrame {
+                name: shared.name.clone(),
+            });
         }
         let max = shared.layout.max_frame();
         if length > max {
-            return Err(WriteError::FrameTooLarge { name: shared.name.clone(), len: length, max });
+            return Err(WriteError::FrameTooLarge {
+                name: shared.name.clone(),
+                len: length,
+                max,
+            });
         }
         let place = place(shared.size(), state.write_pos, FRAME_HEADER_SIZE + length);
-        let mut room = Room { shared, state, place, inconsistent: None };
+        let mut room = Room {
+            shared,
+            state,
+            place,
+            inconsistent: None,
+        };
         if waiter.wait(&mut room, timeout)?.is_some() {
             return Ok(place);
         }
@@ -338,16 +386,29 @@ impl Writer {
         let len = len as u64;
         match shared.layout.max_metadata() {
             None => return Err(MetadataError::NoBlock { name: name() }),
-            Some(max) if len > max => return Err(MetadataError::TooLarge { name: name(), len, max }),
+            Some(max) if len > max => {
+                return Err(MetadataError::TooLarge {
+                    name: name(),
+                    len,
+                    max,
+                });
+            }
             Some(_) => {}
         }
         // Acquire: pairs with the reader's release store when it closes.
         if shared.reader_pid.load(Ordering::Acquire) == 0 {
             return Err(MetadataError::ReaderGone { name: name() });
         }
-        let bytes = lend::metadata_mut(shared, len)
-            .map_err(|source| MetadataError::Corrupt { name: name(), source })?;
-        Ok(MetadataMut { shared, state, bytes, len })
+        let bytes = lend::metadata_mut(shared, len).map_err(|source| MetadataError::Corrupt {
+            name: name(),
+            source,
+        })?;
+        Ok(MetadataMut {
+            shared,
+            state,
+            bytes,
+            len,
+        })
     }
 
     /// Whether the reader has the buffer open and its process lives.
@@ -466,7 +527,10 @@ fn claim(shared: &Shared, reader: u64) -> Result<(), AttachError> {
         }
         // AcqRel: acquire pairs with the last stores of who had it; release
         // with the other side's look at who has it.
-        let claim = shared.writer_pid.compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
+        let claim =
+            shared
+                .writer_pid
+                .compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
         if claim.is_ok() {
             return Ok(());
         }
@@ -486,22 +550,33 @@ fn disclaim(shared: &Shared) {
 
 #[cold]
 fn corrupt(shared: &Shared, source: ImageError) -> WriteError {
-    WriteError::Corrupt { name: shared.name.clone(), source }
+    WriteError::Corrupt {
+        name: shared.name.clone(),
+        source,
+    }
 }
 
 #[cold]
 fn system(shared: &Shared, source: platform::Error) -> WriteError {
-    WriteError::System { name: shared.name.clone(), source: Arc::new(source) }
+    WriteError::System {
+        name: shared.name.clone(),
+        source: Arc::new(source),
+    }
 }
 
 fn check_reader(shared: &Shared) -> Result<(), WriteError> {
     // Acquire: pairs with the reader's release stores.
     let pid = shared.reader_pid.load(Ordering::Acquire);
     if pid == 0 {
-        return Err(WriteError::ReaderClosed { name: shared.name.clone() });
+        return Err(WriteError::ReaderClosed {
+            name: shared.name.clone(),
+        });
     }
     if !shared.reader_is_alive(pid) {
-        return Err(WriteError::ReaderDead { name: shared.name.clone(), pid });
+        return Err(WriteError::ReaderDead {
+            name: shared.name.clone(),
+            pid,
+        });
     }
     Ok(())
 }
@@ -524,10 +599,16 @@ impl Room<'_> {
         let size = shared.size();
         // Acquire: pairs with the reader's release store when it closes.
         if shared.reader_pid.load(Ordering::Acquire) == 0 {
-            return Err(WriteError::ReaderClosed { name: shared.name.clone() });
+            return Err(WriteError::ReaderClosed {
+                name: shared.name.clone(),
+            });
         }
-        let free = shared.load_free().map_err(|source| corrupt(shared, source))?;
-        let read = shared.load_read_pos().map_err(|source| corrupt(shared, source))?;
+        let free = shared
+            .load_free()
+            .map_err(|source| corrupt(shared, source))?;
+        let read = shared
+            .load_read_pos()
+            .map_err(|source| corrupt(shared, source))?;
         if read == self.state.seen_read_pos && free < size {
             // It has not moved since: is it there at all?
             self.look_at_reader()?;
@@ -542,9 +623,19 @@ impl Room<'_> {
             return Ok(false);
         }
         // The credit is a peer's number. Unread bytes lie between the
-        // positions, whatever it says (section 13.21).
-        if free > size - distance(size, read, self.state.write_pos) {
-            self.inconsistent = Some(ImageError::FreeBytes { found: free, payload_size: size });
+        // positions, whatever it says (section 13.21); what a native reader
+        // holds begins where it has released up to.
+        let release = shared.load_release();
+        let from = if release.is_native() {
+            release.position()
+        } else {
+            read
+        };
+        if from >= size || free > size - distance(size, from, self.state.write_pos) {
+            self.inconsistent = Some(ImageError::FreeBytes {
+                found: free,
+                payload_size: size,
+            });
             return Ok(false);
         }
         Ok(true)
@@ -552,11 +643,11 @@ impl Room<'_> {
 
     /// Looks whether the reader lives, now and then.
     fn look_at_reader(&mut self) -> Result<(), WriteError> {
-        if self.state.checked.elapsed() < LIVENESS_SLICE {
-            return Ok(());
+        if self.state.pace.is_due() {
+            check_reader(self.shared)
+        } else {
+            Ok(())
         }
-        self.state.checked = Instant::now();
-        check_reader(self.shared)
     }
 }
 
@@ -621,14 +712,24 @@ fn commit(
         // It was enough when we looked, and only we take away.
         shared.free.fetch_add(place.cost, Ordering::Relaxed);
         let payload_size = shared.size();
-        return Err(corrupt(shared, ImageError::FreeBytes { found: before, payload_size }));
+        return Err(corrupt(
+            shared,
+            ImageError::FreeBytes {
+                found: before,
+                payload_size,
+            },
+        ));
     }
     // Release: pairs with the reader's acquire load of the position.
     shared.write_pos.store(place.end, Ordering::Release);
     state.write_pos = place.end;
-    state.written_count = state.written_count.wrapping_add(1 + u64::from(place.marker.is_some()));
+    state.written_count = state
+        .written_count
+        .wrapping_add(1 + u64::from(place.marker.is_some()));
     // Release: pairs with the acquire load of who settles.
-    shared.written_count.store(state.written_count, Ordering::Release);
+    shared
+        .written_count
+        .store(state.written_count, Ordering::Release);
     if !state.native_reader {
         shared.last_sequence.store(sequence, Ordering::Release);
     }
@@ -637,7 +738,10 @@ fn commit(
     state.stats.bytes += length;
     state.stats.wraps += u64::from(place.marker.is_some());
     // The post carries the release that the reader's wait acquires.
-    shared.data_ready.post().map_err(|source| system(shared, source))?;
+    shared
+        .data_ready
+        .post()
+        .map_err(|source| system(shared, source))?;
     if state.stats.frames.is_multiple_of(Writer::DRAIN_INTERVAL) {
         drain_space_tokens(shared);
     }
@@ -687,10 +791,15 @@ impl FrameMut<'_> {
     /// [`WriteError::Corrupt`] when the shared credit was damaged meanwhile.
     #[inline]
     pub fn commit(self) -> Result<u64, WriteError> {
-        let Self { shared, state, place, bytes } = self;
+        let Self {
+            shared,
+            state,
+            place,
+            bytes,
+        } = self;
         let length = bytes.len() as u64;
-        // The loan ends before the reader can see the bytes.
-        drop(bytes);
+        // Before the reader can see the bytes.
+        bytes.end();
         commit(shared, state, &place, length)
     }
 
@@ -738,14 +847,21 @@ pub struct MetadataMut<'w> {
 impl MetadataMut<'_> {
     /// Publishes the metadata.
     pub fn commit(self) {
-        let Self { shared, state, bytes, len } = self;
-        drop(bytes);
+        let Self {
+            shared,
+            state,
+            bytes,
+            len,
+        } = self;
+        bytes.end();
         let used = METADATA_PREFIX_SIZE + len;
         // In range: the block is larger than what was reserved of it.
         let stored = shared.metadata.write_u64(0, len);
         debug_assert!(stored.is_ok(), "the metadata block starts at {OIEB_SIZE}");
         // Relaxed: informative, and published by the next store.
-        shared.metadata_free.store(shared.layout.metadata_size() - used, Ordering::Relaxed);
+        shared
+            .metadata_free
+            .store(shared.layout.metadata_size() - used, Ordering::Relaxed);
         // Release: pairs with the reader's acquire load; the block is complete.
         shared.metadata_written.store(used, Ordering::Release);
         state.metadata_set = true;
@@ -768,6 +884,8 @@ impl DerefMut for MetadataMut<'_> {
 
 impl fmt::Debug for MetadataMut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MetadataMut").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("MetadataMut")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }

@@ -383,6 +383,13 @@ impl std::ops::Deref for LentBytesMut<'_> {
     }
 }
 
+impl LentBytesMut<'_> {
+    /// Ends the loan: stores what was filled in.
+    pub fn end(self) {
+        drop(self);
+    }
+}
+
 impl std::ops::DerefMut for LentBytesMut<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.copy

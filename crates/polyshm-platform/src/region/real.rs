@@ -483,6 +483,12 @@ impl std::ops::Deref for LentBytesMut<'_> {
     }
 }
 
+impl LentBytesMut<'_> {
+    /// Ends the loan: from here on the bytes may be given away.
+    #[inline]
+    pub fn end(self) {}
+}
+
 impl std::ops::DerefMut for LentBytesMut<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {

@@ -151,20 +151,12 @@ fn absolute(clock: libc::clockid_t, left: std::time::Duration) -> libc::timespec
     let mut now: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: `now` is local. The monotonic clock always exists.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
-    let nanos = i64::from(left.subsec_nanos()) + i64::from(now.tv_nsec);
-    let carry = nanos / 1_000_000_000;
-    let seconds = i64::try_from(left.as_secs())
-        .unwrap_or(i64::MAX / 4)
-        .min(i64::MAX / 4);
-    #[allow(
-        clippy::useless_conversion,
-        reason = "32-bit systems have narrower fields"
-    )]
-    {
-        now.tv_sec = now
-            .tv_sec
-            .saturating_add((seconds + carry).try_into().unwrap_or(i32::MAX.into()));
-        now.tv_nsec = (nanos % 1_000_000_000).try_into().unwrap_or(0);
-    }
+    let nanos = u64::from(left.subsec_nanos()) + u64::try_from(now.tv_nsec).unwrap_or(0);
+    let seconds = left.as_secs().saturating_add(nanos / 1_000_000_000);
+    // The fields' types differ between systems; too far away is far enough.
+    let far = libc::time_t::MAX / 2;
+    let seconds = libc::time_t::try_from(seconds).unwrap_or(far).min(far);
+    now.tv_sec = now.tv_sec.saturating_add(seconds);
+    now.tv_nsec = (nanos % 1_000_000_000).try_into().unwrap_or(0);
     now
 }
