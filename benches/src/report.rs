@@ -73,7 +73,10 @@ impl fmt::Display for Report {
             writeln!(f, "{note}")?;
         }
         if self.smoke {
-            writeln!(f, "a smoke run: content was checked, the numbers mean nothing")?;
+            writeln!(
+                f,
+                "a smoke run: content was checked, the numbers mean nothing"
+            )?;
         }
         self.sections.iter().try_for_each(|section| section.fmt(f))
     }
@@ -232,7 +235,11 @@ impl fmt::Display for Section {
             }
             writeln!(f)?;
         }
-        writeln!(f, "  {:width$}  {:>8}   quartiles         range", "ratio", "median")?;
+        writeln!(
+            f,
+            "  {:width$}  {:>8}   quartiles         range",
+            "ratio", "median"
+        )?;
         for ratio in &self.ratios {
             let quartiles = format!("{:.3}..{:.3}", ratio.lower_quartile, ratio.upper_quartile);
             let range = format!("{:.3}..{:.3}", ratio.min, ratio.max);

@@ -196,8 +196,8 @@ pub fn section(blocks: usize, smoke: bool, cores: Option<Cores>, pin: bool) -> R
         for size in SIZES {
             for &flow in &flows {
                 let run = Run::new(flow, size, smoke);
-                let nanos = measure(pinned, &run)
-                    .with_context(|| format!("measuring {}", run.name()))?;
+                let nanos =
+                    measure(pinned, &run).with_context(|| format!("measuring {}", run.name()))?;
                 section.add(&run.name(), nanos, None, Some(size));
             }
         }

@@ -77,6 +77,9 @@ pub type SyncReader = Reader<parking_lot::RawMutex>;
 struct State {
     /// The number of the next frame.
     expected: u64,
+    /// Where we left the read position, in 0..size; unknown at first and after
+    /// the buffer was put in order. Only a writer that rewinds moves it, to 0.
+    cursor: Option<u64>,
     /// Taken off the ring and not yet given back, oldest first.
     held: VecDeque<Held>,
     /// The id of the front of `held`; ids count up by one.
@@ -188,6 +191,7 @@ impl Reader {
     ) -> Self {
         let state = State {
             expected,
+            cursor: None,
             held: VecDeque::with_capacity(64),
             front: 0,
             held_bytes: 0,
@@ -442,6 +446,14 @@ impl Core {
         if unread == 0 || (read == write && free + state.held_bytes > 0) {
             return Ok(None);
         }
+        let moved = state.cursor.filter(|&left| left != read);
+        if let Some(expected) = moved.filter(|_| read != 0) {
+            return Err(ImageError::ReadPositionMoved {
+                found: read,
+                expected,
+            }
+            .into());
+        }
         if state.held.len() >= Release::MAX_HELD {
             return Err(ImageError::FreeBytes {
                 found: free,
@@ -480,8 +492,10 @@ impl Core {
             return Err(ImageError::UnexpectedMarker { offset: at }.into());
         }
         let end = check_frame(limit, at, header.length)?;
-        // 1 is a new writer that starts over, as other implementations do.
-        if header.sequence != state.expected && header.sequence != 1 {
+        // 1 is a new writer that starts over, as other implementations do; but
+        // one that rewinds counts on.
+        let restarts = header.sequence == 1 && moved.is_none();
+        if header.sequence != state.expected && !restarts {
             return Err(Fault::Sequence {
                 expected: state.expected,
                 got: header.sequence,
@@ -492,10 +506,17 @@ impl Core {
             state.items += u64::from(marker.counted);
             state.hold(marker.tail, 0, true);
         }
-        let end = if end == size { 0 } else { end };
+        // After an exact fit both 0 and the size mean the start. A Python writer
+        // whose own position is the size only wraps when it finds ours the same
+        // (section 13.3). Relaxed: it is compared, not trusted.
+        let exact = end == size;
+        let like_writer = exact && shared.write_pos.load(Ordering::Relaxed) == size;
+        let read_pos = if exact && !like_writer { 0 } else { end };
+        let end = if exact { 0 } else { end };
         state.items += 1;
         let id = state.hold(FRAME_HEADER_SIZE + header.length, end, false);
         state.expected = header.sequence.wrapping_add(1);
+        state.cursor = Some(end);
         state.writer_seen = true;
         state.died = None;
         state.stats.frames += 1;
@@ -506,7 +527,7 @@ impl Core {
         shared
             .last_sequence
             .store(header.sequence, Ordering::Release);
-        shared.read_pos.store(end, Ordering::Release);
+        shared.read_pos.store(read_pos, Ordering::Release);
         shared.read_count.store(state.items, Ordering::Release);
         if marker.is_some() && !self.give_back_released(state) {
             let found = shared.free.load(Ordering::Relaxed);
@@ -730,6 +751,7 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
                 }
                 // Under the lock: nobody else of ours is half-way through a frame.
                 if core.bury(pid)? {
+                    state.cursor = None;
                     state.died = Some(pid);
                 }
             }

@@ -89,6 +89,14 @@ pub enum ImageError {
         /// the largest value allowed
         payload_size: u64,
     },
+    /// Only the reader, and a writer that rewinds to 0, may move it.
+    #[error("payload_read_pos is {found}, its reader left it at {expected}")]
+    ReadPositionMoved {
+        /// the value in the image
+        found: u64,
+        /// where the reader left it
+        expected: u64,
+    },
     /// More credit than the ring has bytes: some release was counted twice.
     #[error("payload_free_bytes is {found}, the limit is payload_size {payload_size}")]
     FreeBytes {
