@@ -7,7 +7,7 @@ use crate::{
     port::{Latency, Plan, Port, client, server},
     raw::{self, FLOOR_LEN, Floor},
     replay::{self, Receiver, Replay, Sender},
-    report::Section,
+    report::{Section, quantile},
     ring::{Duplex, reader, writer},
     stream::{Streams, inherited_pipe, inherited_socket, path_of},
 };
@@ -51,11 +51,6 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// Whether it needs a core for each side.
-    const fn polls(self) -> bool {
-        !matches!(self, Self::Adaptive | Self::Pipe | Self::Socket)
-    }
-
     /// Whether giving room back is a step of its own.
     const fn has_release(self) -> bool {
         !matches!(self, Self::Floor { .. } | Self::Pipe | Self::Socket)
@@ -143,6 +138,9 @@ impl Effort {
     }
 }
 
+/// A contender that can poll with and without a pause instruction.
+type Limit = fn(bool) -> Contender;
+
 /// Measures all contenders, block by block.
 ///
 /// # Errors
@@ -166,30 +164,33 @@ pub fn section(
         measure(pinned, run.clone()).with_context(|| format!("measuring {}", run.name()))
     };
 
-    let mut contenders = vec![Contender::Adaptive, Contender::Pipe, Contender::Socket];
+    let mut turns = vec![(Contender::Pipe, true), (Contender::Socket, true)];
+    let mut both_orders = vec![Contender::Adaptive];
     if cores.is_some() {
-        // A pause costs differently from processor to processor.
-        for make in [
-            (|pause| Contender::Floor { pause }) as fn(bool) -> Contender,
-            |pause| Contender::Replay { pause },
-        ] {
-            let mut with = Vec::new();
-            let mut without = Vec::new();
-            for _ in 0..5 {
-                with.push(measure(make(true), true)?.median);
-                without.push(measure(make(false), true)?.median);
+        // A pause costs differently from processor to processor, and by order.
+        let floor = |pause| Contender::Floor { pause };
+        let replay = |pause| Contender::Replay { pause };
+        let limits: [(Limit, bool); 3] = [(floor, true), (replay, true), (replay, false)];
+        for (limit, reply_first) in limits {
+            let mut times = [Vec::new(), Vec::new()];
+            for _ in 0..7 {
+                for pause in [false, true] {
+                    let latency = measure(limit(pause), reply_first)?;
+                    times[usize::from(pause)].push(latency.median);
+                }
             }
-            let pause = median(&mut with) < median(&mut without);
-            let how = if pause { "with" } else { "without" };
+            let [without, with] = times.map(|times| quantile(&times, 500));
+            let chosen = limit(with < without);
+            let how = if with < without { "with" } else { "without" };
             notes.push(format!(
                 "{} polls {how} a pause instruction, the faster way here",
-                make(pause)
+                name(chosen, reply_first)
             ));
-            contenders.push(make(pause));
+            turns.push((chosen, reply_first));
         }
-        contenders.push(Contender::Spin);
+        both_orders.push(Contender::Spin);
         if cfg!(feature = "iceoryx2") {
-            contenders.push(Contender::Iceoryx2);
+            both_orders.push(Contender::Iceoryx2);
         } else {
             notes.push("SKIPPED iceoryx2: built without the feature iceoryx2".to_owned());
         }
@@ -197,12 +198,9 @@ pub fn section(
         notes.push("SKIPPED all polling contenders: they need two cores".to_owned());
     }
 
-    let mut turns: Vec<(Contender, bool)> = contenders
-        .into_iter()
-        .flat_map(|contender| [(contender, true), (contender, false)])
-        .filter(|&(contender, reply_first)| reply_first || contender.has_release())
-        .collect();
-    debug_assert!(cores.is_some() || turns.iter().all(|(contender, _)| !contender.polls()));
+    for contender in both_orders {
+        turns.extend([(contender, true), (contender, false)]);
+    }
 
     let mut section = Section::new("latency", "ns, one way");
     for block in 0..blocks {
@@ -224,11 +222,6 @@ pub(crate) fn next_order<T>(turns: &mut [T], block: usize) {
     if block % 2 == 1 && !turns.is_empty() {
         turns.rotate_left(1);
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn ratios(section: &mut Section) {
@@ -264,7 +257,7 @@ fn ratios(section: &mut Section) {
 /// One turn: both sides set up, run, and taken down.
 fn measure(cores: Option<Cores>, mut run: Run) -> Result<Latency> {
     let prefix = names::prefix();
-    let (ping, pong) = directions(&prefix);
+    let (there, home) = directions(&prefix);
     let start = |run: &Run, stdin: Stdio| {
         let job = Job {
             prefix: prefix.clone(),
@@ -278,7 +271,7 @@ fn measure(cores: Option<Cores>, mut run: Run) -> Result<Latency> {
     let own = cores.map(|cores| cores.own);
     let result = match run.contender {
         Contender::Floor { pause } => {
-            let region = raw::create(&ping, FLOOR_LEN)?;
+            let region = raw::create(&there, FLOOR_LEN)?;
             let peer = start(&run, Stdio::null())?;
             if pause {
                 drive(Floor::<true>::new(&region, false)?, peer, &run, own)
@@ -288,7 +281,7 @@ fn measure(cores: Option<Cores>, mut run: Run) -> Result<Latency> {
         }
         Contender::Replay { pause } => {
             let len = replay::len(RING) as usize;
-            let (out, back) = (raw::create(&ping, len)?, raw::create(&pong, len)?);
+            let (out, back) = (raw::create(&there, len)?, raw::create(&home, len)?);
             replay::initialise(&out, RING)?;
             replay::initialise(&back, RING)?;
             let peer = start(&run, Stdio::null())?;
@@ -300,9 +293,9 @@ fn measure(cores: Option<Cores>, mut run: Run) -> Result<Latency> {
         }
         Contender::Spin | Contender::Adaptive => {
             let strategy = strategy(run.contender);
-            let reader = reader(&pong, RING, strategy)?;
+            let reader = reader(&home, RING, strategy)?;
             let peer = start(&run, Stdio::null())?;
-            let writer = writer(&ping, strategy)?;
+            let writer = writer(&there, strategy)?;
             drive(Duplex { reader, writer }, peer, &run, own)
         }
         #[cfg(feature = "iceoryx2")]
@@ -353,10 +346,14 @@ fn drive<P: Port>(mut port: P, peer: Peer, run: &Run, core: Option<usize>) -> Re
 ///
 /// The contender fails, or delivers wrong content.
 pub fn serve<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> Result<()> {
-    let (ping, pong) = directions(prefix);
+    serve_as(prefix, run, ready).with_context(|| run.name())
+}
+
+fn serve_as<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> Result<()> {
+    let (there, home) = directions(prefix);
     match run.contender {
         Contender::Floor { pause } => {
-            let region = raw::open(&ping)?;
+            let region = raw::open(&there)?;
             if pause {
                 answer(Floor::<true>::new(&region, true)?, run, ready)
             } else {
@@ -364,7 +361,7 @@ pub fn serve<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> R
             }
         }
         Contender::Replay { pause } => {
-            let (back, out) = (raw::open(&ping)?, raw::open(&pong)?);
+            let (back, out) = (raw::open(&there)?, raw::open(&home)?);
             if pause {
                 answer(replay_port::<true>(&out, &back)?, run, ready)
             } else {
@@ -373,8 +370,8 @@ pub fn serve<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> R
         }
         Contender::Spin | Contender::Adaptive => {
             let strategy = strategy(run.contender);
-            let reader = reader(&ping, RING, strategy)?;
-            let writer = writer(&pong, strategy)?;
+            let reader = reader(&there, RING, strategy)?;
+            let writer = writer(&home, strategy)?;
             answer(Duplex { reader, writer }, run, ready)
         }
         #[cfg(feature = "iceoryx2")]

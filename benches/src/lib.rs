@@ -29,7 +29,8 @@
 //!   whichever is faster here.
 //! * `replay`: the protocol's own limit: the loads, stores and atomic updates
 //!   that a ZeroBuffer frame demands, on the same cache lines, written out
-//!   straight ([`replay`]). What polyshm takes longer than this is its own.
+//!   straight ([`replay`]). What polyshm takes longer than this is its own. Also
+//!   polled with or without a pause, whichever is faster in each order.
 //! * `polyshm spin`, `polyshm adaptive`: the public API, by [`WaitStrategy`].
 //! * `iceoryx2` (feature of that name): publish-subscribe with a busy receiver.
 //! * `pipe`, `socket`: the kernel's own, blocking.

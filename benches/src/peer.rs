@@ -16,7 +16,7 @@ use std::{
 };
 
 /// A peer that takes longer has hung: far beyond any machine's slowness.
-const WATCHDOG: Duration = Duration::from_secs(180);
+const WATCHDOG: Duration = Duration::from_mins(3);
 
 /// What a peer is told to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]

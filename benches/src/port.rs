@@ -1,5 +1,6 @@
 //! The latency loop that all contenders share.
 
+use crate::report::quantile;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -115,14 +116,14 @@ pub fn client<P: Port, const REPLY_FIRST: bool>(port: &mut P, plan: &Plan) -> Re
     let mut message = first();
     port.send(&message)?;
     timed::<P, REPLY_FIRST>(port, &mut message, 1, plan.warm_up)?;
-    let mut batched = timed::<P, REPLY_FIRST>(port, &mut message, plan.batches(), Plan::BATCH)?;
-    let mut single = timed::<P, REPLY_FIRST>(port, &mut message, plan.single, 1)?;
+    let batched = timed::<P, REPLY_FIRST>(port, &mut message, plan.batches(), Plan::BATCH)?;
+    let single = timed::<P, REPLY_FIRST>(port, &mut message, plan.single, 1)?;
     port.receive(&mut message)?;
     // Two hops per round trip, and the last way back.
     check(&message, 2 * plan.total() + 1)?;
     Ok(Latency {
-        median: quantile(&mut batched, 0.5),
-        p99: quantile(&mut single, 0.99),
+        median: quantile(&batched, 500),
+        p99: quantile(&single, 990),
     })
 }
 
@@ -158,10 +159,4 @@ pub fn server<P: Port, const REPLY_FIRST: bool>(port: &mut P, plan: &Plan) -> Re
         relay::<P, REPLY_FIRST>(port, &mut message)?;
     }
     check(&message, 2 * plan.total() + 1)
-}
-
-fn quantile(times: &mut [f64], q: f64) -> f64 {
-    times.sort_by(f64::total_cmp);
-    let at = ((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1));
-    times.get(at).copied().unwrap_or(f64::NAN)
 }

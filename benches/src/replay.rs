@@ -15,6 +15,9 @@
 //! release word again, fences, and loads the space-ready semaphore's value,
 //! which it posts when it is zero. The writer takes that token every 1024
 //! frames.
+//!
+//! It does not prefetch: each cache line is asked for when its turn comes, so a
+//! library that asks for several at once can be faster.
 
 use crate::{
     port::{MESSAGE, Message, Port, raise},
@@ -47,6 +50,10 @@ pub const fn len(ring: u64) -> u64 {
 const fn data_ready_at(ring: u64) -> u64 {
     (RING_AT + ring).next_multiple_of(PAGE)
 }
+
+/// A frame's length and number. Frames lie at any byte.
+#[repr(C, packed)]
+struct Header([u64; 2]);
 
 /// The words of one buffer.
 #[derive(Debug)]
@@ -209,12 +216,12 @@ impl<const PAUSE: bool> Sender<PAUSE> {
             let into = header.add(HEADER as usize);
             std::ptr::copy_nonoverlapping(data.as_ptr(), into, LEN);
             if !straight {
-                let marker = lines.ring.add(self.write_pos as usize).cast::<[u64; 2]>();
-                marker.write_unaligned([0, 0]);
+                let marker = lines.ring.add(self.write_pos as usize);
+                marker.cast::<Header>().write_unaligned(Header([0; 2]));
             }
             header
-                .cast::<[u64; 2]>()
-                .write_unaligned([LEN as u64, self.sequence]);
+                .cast::<Header>()
+                .write_unaligned(Header([LEN as u64, self.sequence]));
         }
         // Release: pairs with the reader's acquire load of the credit.
         lines.free.fetch_sub(cost, Ordering::Release);
@@ -287,8 +294,9 @@ impl<const PAUSE: bool> Receiver<PAUSE> {
             lines
                 .ring
                 .add(at as usize)
-                .cast::<[u64; 2]>()
+                .cast::<Header>()
                 .read_unaligned()
+                .0
         };
         let mut tail = 0;
         let [mut len, mut sequence] = header(at);

@@ -164,10 +164,10 @@ impl Section {
         });
         let contender = &mut self.contenders[at];
         contender.per_block.push(value);
-        contender.median = quantile(&contender.per_block, 0.5);
+        contender.median = quantile(&contender.per_block, 500);
         if let Some(p99) = p99 {
             contender.p99_per_block.push(p99);
-            contender.p99 = Some(quantile(&contender.p99_per_block, 0.5));
+            contender.p99 = Some(quantile(&contender.p99_per_block, 500));
         }
     }
 
@@ -190,27 +190,28 @@ impl Section {
         let per_block: Vec<f64> = over.iter().zip(under).map(|(o, u)| o / u).collect();
         self.ratios.push(Ratio {
             name: name.to_owned(),
-            median: quantile(&per_block, 0.5),
-            lower_quartile: quantile(&per_block, 0.25),
-            upper_quartile: quantile(&per_block, 0.75),
-            min: quantile(&per_block, 0.0),
-            max: quantile(&per_block, 1.0),
+            median: quantile(&per_block, 500),
+            lower_quartile: quantile(&per_block, 250),
+            upper_quartile: quantile(&per_block, 750),
+            min: quantile(&per_block, 0),
+            max: quantile(&per_block, 1000),
             per_block,
         });
     }
 }
 
-/// With linear interpolation between neighbours.
-fn quantile(values: &[f64], q: f64) -> f64 {
+/// The value below which so many thousandths of the values lie, with linear
+/// interpolation between neighbours.
+pub(crate) fn quantile(values: &[f64], thousandths: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
         return f64::NAN;
     };
-    let at = q * last as f64;
-    let below = at as usize;
+    let at = thousandths * last;
+    let (below, part) = (at / 1000, (at % 1000) as f64 / 1000.0);
     let above = (below + 1).min(last);
-    sorted[below] + (sorted[above] - sorted[below]) * at.fract()
+    sorted[below] + (sorted[above] - sorted[below]) * part
 }
 
 impl fmt::Display for Section {
@@ -260,11 +261,11 @@ mod tests {
     #[test]
     fn quantiles_interpolate() {
         let values = [4.0, 1.0, 3.0, 2.0];
-        let all = [0.0, 0.5, 1.0].map(|q| quantile(&values, q));
+        let all = [0, 500, 1000].map(|q| quantile(&values, q));
         assert!((all[0] - 1.0).abs() < 1e-9);
         assert!((all[1] - 2.5).abs() < 1e-9);
         assert!((all[2] - 4.0).abs() < 1e-9);
-        assert!(quantile(&[], 0.5).is_nan());
+        assert!(quantile(&[], 500).is_nan());
     }
 
     #[test]

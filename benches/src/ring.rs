@@ -9,7 +9,7 @@ use polyshm_zerobuffer::{BufferConfig, Frame, Reader, WaitStrategy, Writer, Writ
 use std::time::Duration;
 
 /// Far beyond any machine's slowness.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Creates a buffer as its reader. Leaves other programs' stale files alone.
 ///

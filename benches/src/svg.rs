@@ -1,6 +1,6 @@
 //! A picture of the ratios: one bar each, on a logarithmic axis, away from 1.
 
-use crate::report::{Ratio, Report};
+use crate::report::{Ratio, Report, Section};
 use std::fmt::{self, Write};
 
 const LABEL: f64 = 330.0;
@@ -15,7 +15,7 @@ const HEAD: f64 = 34.0;
 ///
 /// None: writing to a string does not fail.
 pub fn draw(report: &Report) -> Result<String, fmt::Error> {
-    let ratios = || report.sections.iter().flat_map(|section| section.ratios());
+    let ratios = || report.sections.iter().flat_map(Section::ratios);
     let reach = ratios()
         .map(|ratio| ratio.median.log10().abs())
         .filter(|reach| reach.is_finite())

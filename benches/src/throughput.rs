@@ -316,6 +316,10 @@ fn stream<S: Source>(
 ///
 /// The contender fails, or delivers wrong content.
 pub fn serve<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> Result<()> {
+    serve_as(prefix, run, ready).with_context(|| run.name())
+}
+
+fn serve_as<G>(prefix: &str, run: &Run, ready: impl FnOnce() -> Result<G>) -> Result<()> {
     let name = format!("{prefix}stream");
     let ring = ring(run.size);
     match run.flow {

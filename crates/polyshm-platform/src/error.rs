@@ -71,7 +71,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// Any other failure of a system call.
-    #[error("could not {attempt} the {what} {name:?}: {source}")]
+    #[error("could not {attempt} the {what} {name:?}")]
     System {
         /// What was attempted.
         attempt: &'static str,

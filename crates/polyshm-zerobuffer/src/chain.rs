@@ -52,6 +52,8 @@ pub(crate) fn store_header(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) frames: u64,
+    /// Frames and stored markers, as both sides count them.
+    pub(crate) items: u64,
     /// Of the last of them.
     pub(crate) last_sequence: Option<u64>,
 }
@@ -86,12 +88,14 @@ fn segment(
         let header = header(shared, at, limit)?;
         if header.length == 0 {
             if may_wrap {
+                chain.items += 1;
                 break;
             }
             return Err(ImageError::UnexpectedMarker { offset: at });
         }
         at = check_frame(limit, at, header.length)?;
         chain.frames += 1;
+        chain.items += 1;
         chain.last_sequence = Some(header.sequence);
     }
     Ok(())

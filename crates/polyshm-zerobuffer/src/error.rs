@@ -1,4 +1,7 @@
 //! What can go wrong, one type per operation.
+//!
+//! A message says what was attempted, on which buffer, and what to do; the cause
+//! is in `source()`.
 
 use polyshm_platform as platform;
 use polyshm_wire::zerobuffer::{ImageError, LayoutError, NameError};
@@ -9,10 +12,10 @@ use std::{io, sync::Arc};
 #[non_exhaustive]
 pub enum CreateError {
     /// The name breaks a rule.
-    #[error("cannot create a buffer: {0}; choose another name")]
+    #[error("no buffer can be created under that name: choose another")]
     Name(#[from] NameError),
     /// The sizes cannot be laid out.
-    #[error("cannot create buffer {name:?}: {source}; choose other sizes")]
+    #[error("buffer {name:?} cannot be created with those sizes: choose others")]
     Layout {
         /// The buffer's name.
         name: String,
@@ -33,7 +36,7 @@ pub enum CreateError {
     },
     /// An object of this name exists that is no ZeroBuffer; it was left alone.
     #[error(
-        "cannot create buffer {name:?}: shared memory of that name exists and is no ZeroBuffer ({source}); use another name, or remove it"
+        "cannot create buffer {name:?}: shared memory of that name exists and is no ZeroBuffer; use another name, or remove it"
     )]
     NameTaken {
         /// The buffer's name.
@@ -42,7 +45,9 @@ pub enum CreateError {
         source: ImageError,
     },
     /// The operating system refused a step; nothing was left behind.
-    #[error("cannot create buffer {name:?}: {source}")]
+    #[error(
+        "buffer {name:?} cannot be created: the system refused a step, and nothing is left behind"
+    )]
     System {
         /// The buffer's name.
         name: String,
@@ -56,13 +61,11 @@ pub enum CreateError {
 #[non_exhaustive]
 pub enum AttachError {
     /// The name breaks a rule.
-    #[error("cannot attach to a buffer: {0}; correct the name")]
+    #[error("no buffer can have that name: correct it")]
     Name(#[from] NameError),
     /// There is no such buffer.
     #[doc(alias = "BufferNotFoundException")]
-    #[error(
-        "no buffer {name:?}: start its reader first, or use Writer::open_within to wait for it"
-    )]
+    #[error("no buffer {name:?}: its reader must create it first")]
     NotFound {
         /// The buffer's name.
         name: String,
@@ -74,7 +77,7 @@ pub enum AttachError {
         name: String,
     },
     /// The object is not a buffer of this format, or its header is damaged.
-    #[error("cannot attach to buffer {name:?}: {source}")]
+    #[error("buffer {name:?} is damaged or of another format: its reader must create it anew")]
     Invalid {
         /// The buffer's name.
         name: String,
@@ -99,7 +102,7 @@ pub enum AttachError {
         pid: u64,
     },
     /// The operating system refused a step.
-    #[error("cannot attach to buffer {name:?}: {source}")]
+    #[error("attaching to buffer {name:?} failed: the system refused a step")]
     System {
         /// The buffer's name.
         name: String,
@@ -164,7 +167,7 @@ pub enum ReadError {
         got: u64,
     },
     /// Shared bytes are damaged. The reader stays in this state.
-    #[error("buffer {name:?} is damaged: {source}; create it anew")]
+    #[error("buffer {name:?} is damaged: create it anew")]
     Corrupt {
         /// The buffer's name.
         name: Arc<str>,
@@ -172,7 +175,7 @@ pub enum ReadError {
         source: ImageError,
     },
     /// The operating system failed.
-    #[error("reading buffer {name:?} failed: {source}")]
+    #[error("reading buffer {name:?} failed: the system refused a step")]
     System {
         /// The buffer's name.
         name: Arc<str>,
@@ -251,7 +254,7 @@ pub enum WriteError {
         pid: u64,
     },
     /// Shared bytes are damaged.
-    #[error("buffer {name:?} is damaged: {source}; its reader must create it anew")]
+    #[error("buffer {name:?} is damaged: its reader must create it anew")]
     Corrupt {
         /// The buffer's name.
         name: Arc<str>,
@@ -259,7 +262,7 @@ pub enum WriteError {
         source: ImageError,
     },
     /// The operating system failed.
-    #[error("writing to buffer {name:?} failed: {source}")]
+    #[error("writing to buffer {name:?} failed: the system refused a step")]
     System {
         /// The buffer's name.
         name: Arc<str>,
@@ -318,7 +321,7 @@ pub enum MetadataError {
         name: Arc<str>,
     },
     /// Shared bytes are damaged.
-    #[error("the metadata of buffer {name:?} is damaged: {source}")]
+    #[error("the metadata of buffer {name:?} is damaged: its reader must create it anew")]
     Corrupt {
         /// The buffer's name.
         name: Arc<str>,
@@ -344,6 +347,25 @@ macro_rules! to_io {
 }
 
 to_io! {
+    CreateError {
+        CreateError::Name(_) | CreateError::Layout { .. } => InvalidInput,
+        CreateError::ReaderAlreadyConnected { .. } => AddrInUse,
+        CreateError::NameTaken { .. } => AlreadyExists,
+    }
+    AttachError {
+        AttachError::Name(_) => InvalidInput,
+        AttachError::NotFound { .. } => NotFound,
+        AttachError::NotReady { .. } => WouldBlock,
+        AttachError::Invalid { .. } => InvalidData,
+        AttachError::NoReader { .. } => ConnectionRefused,
+        AttachError::WriterAlreadyConnected { .. } => AddrInUse,
+    }
+    MetadataError {
+        MetadataError::AlreadyWritten { .. } => AlreadyExists,
+        MetadataError::TooLarge { .. } | MetadataError::NoBlock { .. } => InvalidInput,
+        MetadataError::ReaderGone { .. } => BrokenPipe,
+        MetadataError::Corrupt { .. } => InvalidData,
+    }
     ReadError {
         ReadError::Timeout { .. } => TimedOut,
         ReadError::WriterClosed { .. } => UnexpectedEof,

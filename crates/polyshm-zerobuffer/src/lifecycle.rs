@@ -168,29 +168,47 @@ fn take_locks(
 
 /// The living reader that a segment's header names.
 fn living_reader(memory: &str) -> Option<u64> {
-    let header = read_header(memory).ok()??;
+    let Ok(HeaderOf::Read(header)) = read_header(memory) else {
+        return None;
+    };
     let pid = header.reader_pid.get();
     process::is_alive_stamped(pid, Shared::reader_stamp_of(&header)).then_some(pid)
 }
 
-/// A segment's header; `None` when there is no such segment.
-fn read_header(memory: &str) -> Result<Option<Oieb>, platform::Error> {
+/// A segment's header.
+enum HeaderOf {
+    NoSegment,
+    /// No bytes at all: its creator died before it set the length.
+    Empty,
+    /// Too short for one.
+    Short(ImageError),
+    Read(Box<Oieb>),
+}
+
+fn read_header(memory: &str) -> Result<HeaderOf, platform::Error> {
     let segment = match SharedMemory::open_read_only(memory) {
         Ok(segment) => segment,
-        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) if error.is_not_found() => return Ok(HeaderOf::NoSegment),
         Err(error) => return Err(error),
     };
-    let mut image = [0; OIEB_SIZE as usize];
-    if segment.len() >= OIEB_SIZE {
-        let region = Region::map(&segment)?;
-        if let Ok(bytes) = region.bytes(0, image.len()) {
-            // In range by the length check.
-            let _ = bytes.read(0, &mut image);
-        }
+    if segment.is_empty() {
+        return Ok(HeaderOf::Empty);
     }
-    // Shorter than a header: as if it were all zero, which is what a creator
-    // that died before it set the length leaves.
-    Ok(Oieb::read(&image).ok())
+    let short = ImageError::TooShort {
+        len: segment.len(),
+        need: OIEB_SIZE,
+    };
+    let mut image = [0; OIEB_SIZE as usize];
+    let region = Region::map(&segment)?;
+    let read = region
+        .bytes(0, image.len())
+        .and_then(|bytes| bytes.read(0, &mut image));
+    Ok(
+        match read.map_err(|_| short).and_then(|()| Oieb::read(&image)) {
+            Ok(header) => HeaderOf::Read(Box::new(header)),
+            Err(error) => HeaderOf::Short(error),
+        },
+    )
 }
 
 /// What the holder of a name's lock finds under that name.
@@ -205,8 +223,11 @@ enum Found {
 }
 
 fn find(memory: &str) -> Result<Found, platform::Error> {
-    let Some(header) = read_header(memory)? else {
-        return Ok(Found::Nothing);
+    let header = match read_header(memory)? {
+        HeaderOf::NoSegment => return Ok(Found::Nothing),
+        HeaderOf::Empty => return Ok(Found::Dead),
+        HeaderOf::Short(error) => return Ok(Found::Foreign(error)),
+        HeaderOf::Read(header) => header,
     };
     match header.oieb_size.get() {
         128 => {}
@@ -387,9 +408,20 @@ pub fn remove_stale_buffers() -> Result<StaleReport, platform::Error> {
 
 /// Removes one name's objects; gives why not.
 fn remove_if_stale(path: &Path, names: &ObjectNames) -> Result<Option<String>, platform::Error> {
-    let Some(lock) = FileLock::try_acquire_existing(path)? else {
-        return Ok(Some("its lock is held".to_owned()));
+    let Some(file) = path.file_name() else {
+        return Ok(Some("it is no lock file".to_owned()));
     };
+    // Both locks: whichever kind of reader is just creating holds one of them.
+    let mut locks = Vec::new();
+    for directory in lock_directories() {
+        let path = directory.join(file);
+        if path.exists() {
+            match FileLock::try_acquire_existing(&path)? {
+                Some(lock) => locks.push(lock),
+                None => return Ok(Some("its lock is held".to_owned())),
+            }
+        }
+    }
     match find(&names.memory)? {
         Found::Reader(pid) => Ok(Some(format!("its reader, process {pid}, lives"))),
         Found::WriterLeft(pid) => Ok(Some(format!("its writer, process {pid}, lives"))),
@@ -399,7 +431,9 @@ fn remove_if_stale(path: &Path, names: &ObjectNames) -> Result<Option<String>, p
                 SharedMemory::unlink_name(&names.memory)?;
             }
             remove_semaphores(names)?;
-            lock.remove()?;
+            for lock in locks {
+                lock.remove()?;
+            }
             Ok(None)
         }
     }

@@ -265,7 +265,8 @@ impl<L: RawMutex> Reader<L> {
     }
 
     /// The frames as they come, each waited for at most `timeout`. Ends when
-    /// the writer has closed and all is read; other errors are items.
+    /// the writer has closed and all is read, and after any other error but a
+    /// timeout, which is the last item.
     ///
     /// ```
     /// # #[cfg(target_os = "linux")] {
@@ -289,6 +290,7 @@ impl<L: RawMutex> Reader<L> {
         Frames {
             reader: self,
             timeout,
+            ended: false,
         }
     }
 
@@ -307,7 +309,7 @@ impl<L: RawMutex> Reader<L> {
 
     /// Waits until the writer has set the metadata; `None` when it did not
     /// within `timeout`. The format has no event for it: this looks each
-    /// millisecond.
+    /// millisecond, also while no writer is attached.
     ///
     /// # Errors
     ///
@@ -337,6 +339,11 @@ impl<L: RawMutex> Reader<L> {
     /// The buffer's name.
     pub fn name(&self) -> &str {
         &self.core.shared.name
+    }
+
+    /// The longest frame, in bytes.
+    pub fn max_frame(&self) -> u64 {
+        self.core.shared.layout.max_frame()
     }
 
     /// What this reader has received.
@@ -545,6 +552,15 @@ impl Core {
         }))
     }
 
+    /// Whether published frames are in the ring, tokens or not.
+    fn has_unread(&self, state: &State) -> Result<bool, Fault> {
+        let free = self.shared.load_free()?;
+        let full = free + state.held_bytes == 0;
+        let whole = free + state.held_bytes >= self.shared.size();
+        let moved = self.shared.load_read_pos()? != self.shared.load_write_pos()?;
+        Ok(!whole && (moved || full))
+    }
+
     /// Gives back the released items at the front; `false` when the credit
     /// comes out above the ring's size.
     fn give_back_released(&self, state: &mut State) -> bool {
@@ -580,8 +596,9 @@ impl Core {
         pid != 0 && self.shared.writer_is_alive(pid)
     }
 
-    /// Puts the ring in order after writer `pid` died. While that lasts the
-    /// claim is ours, so that no new writer attaches to a half-mended ring.
+    /// Puts the ring in order after writer `pid` died, or after one that left
+    /// (0) a frame without a token. While that lasts the claim is ours, so that
+    /// no new writer attaches to a half-mended ring.
     fn bury(&self, pid: u64) -> Result<bool, Fault> {
         let shared = &self.shared;
         let own = process::current();
@@ -595,10 +612,11 @@ impl Core {
             return Ok(false);
         }
         let settled = settle::settle(shared);
+        shared.unstamp_writer();
         // Release: what was mended is seen by who attaches next.
         shared.writer_pid.store(0, Ordering::Release);
         settled?;
-        tracing::warn!(buffer = %shared.name, pid, "the writer died; its buffer is in order again");
+        tracing::warn!(buffer = %shared.name, pid, "the writer left its buffer in disorder; it is in order again");
         Ok(true)
     }
 
@@ -689,11 +707,18 @@ impl<L: RawMutex> Next<'_, L> {
         if !state.writer_seen {
             return Ok(None);
         }
-        // A frame whose token is there counts as committed.
-        while core.shared.data_ready.try_wait().map_err(Fault::from)? {
-            if let Some(taken) = core.take(&mut state)? {
-                return Ok(Some(taken));
+        for _ in 0..2 {
+            while core.shared.data_ready.try_wait().map_err(Fault::from)? {
+                if let Some(taken) = core.take(&mut state)? {
+                    return Ok(Some(taken));
+                }
             }
+            // A published frame without a token: somebody died at it, and its
+            // successor did not mend it (section 8.9).
+            if !core.has_unread(&state)? || !core.bury(0)? {
+                break;
+            }
+            state.cursor = None;
         }
         Err(state.died.map_or(Ended::Closed, Ended::Died))
     }
@@ -830,6 +855,7 @@ impl<L: RawMutex> Drop for Frame<'_, L> {
 pub struct Frames<'r, L: RawMutex = LocalLock> {
     reader: &'r Reader<L>,
     timeout: Duration,
+    ended: bool,
 }
 
 impl<L: RawMutex> fmt::Debug for Frames<'_, L> {
@@ -844,7 +870,13 @@ impl<'r, L: RawMutex> Iterator for Frames<'r, L> {
     type Item = Result<Frame<'r, L>, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.read(self.timeout) {
+        if self.ended {
+            return None;
+        }
+        let result = self.reader.read(self.timeout);
+        // Only time may tell otherwise after a timeout.
+        self.ended = result.as_ref().is_err_and(|error| !error.is_timeout());
+        match result {
             Err(ReadError::WriterClosed { .. }) => None,
             result => Some(result),
         }

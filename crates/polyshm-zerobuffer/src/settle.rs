@@ -68,6 +68,7 @@ pub(crate) fn settle(shared: &Shared) -> Result<u64, Unsettled> {
     let native = shared.load_release().is_native();
     let write = settle_positions(shared)?;
     let (chain, read) = settle_tokens(shared, write, native)?;
+    settle_count(shared, chain);
     if shared.load_free()? < shared.size() {
         settle_credit(shared, write, read, chain, native)?;
     }
@@ -136,6 +137,23 @@ fn settle_tokens(shared: &Shared, write: u64, native: bool) -> Result<(Chain, u6
             }
         }
         return Ok((chain, read));
+    }
+}
+
+/// A writer that died after it stored its position has not counted its frame.
+/// Raises the count: too low, it would make a full ring look like an empty one.
+fn settle_count(shared: &Shared, chain: Chain) {
+    // Acquire: pairs with the reader's release store. What it counts meanwhile
+    // leaves the chain, so the sum is at most too high by that, for a moment
+    // in which nobody decides by it.
+    let consumed = shared.read_count.load(Ordering::Acquire);
+    // Relaxed: only writers store it, and we are the one.
+    let written = shared.written_count.load(Ordering::Relaxed);
+    let least = consumed.wrapping_add(chain.items);
+    // The difference as a signed number: counts may wrap.
+    if (least.wrapping_sub(written) as i64) > 0 {
+        // Release: pairs with the acquire load in `pending`.
+        shared.written_count.store(least, Ordering::Release);
     }
 }
 

@@ -324,6 +324,12 @@ impl Shared {
             .store(process::stamp(process::current()), Ordering::Release);
     }
 
+    /// Takes the stamp back, before the claim: another program that gets the
+    /// same pid later must not be measured by it.
+    pub(crate) fn unstamp_writer(&self) {
+        self.writer_stamp.store(0, Ordering::Release);
+    }
+
     /// The start-time stamp beside a header's reader pid.
     pub(crate) fn reader_stamp_of(header: &Oieb) -> u64 {
         header.reserved[2].get()

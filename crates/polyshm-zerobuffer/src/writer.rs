@@ -92,6 +92,8 @@ impl Writer {
     const DRAIN_INTERVAL: u64 = 1024;
     /// How long a reader may hold the claim to put the buffer in order.
     const BURIAL: Duration = Duration::from_secs(2);
+    /// The same for a reader of this process.
+    const OWN_BURIAL: Duration = Duration::from_millis(20);
 
     /// Attaches to buffer `name`.
     ///
@@ -429,16 +431,17 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// The reader is gone.
+    /// The reader is gone and left frames behind.
     pub fn drain(&self, timeout: impl Into<Deadline>) -> Result<bool, WriteError> {
         let shared = &self.shared;
         let mut failed = None;
         let drained = lifecycle::look_until(timeout.into(), || {
-            if let Err(error) = check_reader(shared) {
-                failed = Some(error);
+            // First: a reader may leave right after the last frame.
+            if shared.data_ready.value().unwrap_or(0) == 0 {
                 return true;
             }
-            shared.data_ready.value().unwrap_or(0) == 0
+            failed = check_reader(shared).err();
+            failed.is_some()
         });
         failed.map_or(Ok(drained), Err)
     }
@@ -511,14 +514,16 @@ impl Drop for Writer {
 fn claim(shared: &Shared, reader: u64) -> Result<(), AttachError> {
     let own = process::current();
     let deadline = Deadline::after(Writer::BURIAL);
+    let own_deadline = Deadline::after(Writer::OWN_BURIAL);
     loop {
         // Acquire: pairs with the release of whoever left or mended it.
         let pid = shared.writer_pid.load(Ordering::Acquire);
         if pid != 0 && shared.writer_is_alive(pid) {
             // A native reader holds the claim itself for as long as it takes to
-            // put the buffer in order after a dead writer.
-            let burying = pid == reader && pid != own;
-            if burying && !deadline.expired() {
+            // put the buffer in order after a dead writer. In our own process
+            // the pid does not tell it from a writer.
+            let deadline = if pid == own { own_deadline } else { deadline };
+            if pid == reader && !deadline.expired() {
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
@@ -539,6 +544,11 @@ fn claim(shared: &Shared, reader: u64) -> Result<(), AttachError> {
 
 /// Gives the claim up, unless it is not ours any more.
 fn disclaim(shared: &Shared) {
+    // Relaxed: we stored it; nobody else does while we are attached.
+    if shared.writer_pid.load(Ordering::Relaxed) != process::current() {
+        return;
+    }
+    shared.unstamp_writer();
     // Release: our commits and posts happen before the reader sees that we left.
     let _ = shared.writer_pid.compare_exchange(
         process::current(),
