@@ -78,13 +78,12 @@ impl Waiter {
     /// How long an adaptive wait polls.
     const SPIN_TIME: Duration = Duration::from_micros(50);
 
-    /// A waiter for this machine. Asks the system once for its cores.
+    /// A waiter for this machine. Asks the system once for its processors.
     #[must_use]
     pub fn new(strategy: WaitStrategy) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let spin = match strategy {
             WaitStrategy::Spin => true,
-            WaitStrategy::Adaptive => cores > 1,
+            WaitStrategy::Adaptive => sys::processors() > 1,
             WaitStrategy::Block => false,
         };
         Self { strategy, spin }

@@ -77,6 +77,32 @@ fn credit_released_out_of_order_never_frees_a_held_frame() {
 }
 
 #[test]
+fn frames_that_fill_the_ring_exactly_are_not_taken_for_none() {
+    model(3, || {
+        let buffer = buffer();
+        let reader = buffer.reader().unwrap();
+        let mut writer = buffer.writer().unwrap();
+        let sender = thread::spawn(move || {
+            // Two of 32 bytes are one lap.
+            for sequence in 1..=3 {
+                writer
+                    .write_within(&data(16, sequence), Deadline::never())
+                    .unwrap();
+            }
+            writer
+        });
+        for sequence in 1..=3 {
+            let frame = reader.read(Deadline::never()).unwrap();
+            assert_eq!(
+                (frame.sequence(), &*frame),
+                (sequence, &data(16, sequence)[..])
+            );
+        }
+        drop(sender.join().unwrap());
+    });
+}
+
+#[test]
 fn a_writer_that_closes_wakes_the_reader_after_its_last_frame() {
     model(4, || {
         let buffer = buffer();

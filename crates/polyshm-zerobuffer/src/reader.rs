@@ -4,14 +4,14 @@ use crate::{
     BufferConfig, CreateError, MetadataError, ReadError, chain, lend,
     lifecycle::{self, Owned},
     settle::{self, Unsettled},
-    shared::{Release, Shared},
+    shared::{Release, Shared, index},
     status::{BufferStatus, ReaderStats},
 };
 use lock_api::RawMutex;
 use polyshm_platform::{
     self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, Pace, WaitSource, Waiter,
     process,
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, spin_loop},
 };
 use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, check_frame, check_metadata};
 use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
@@ -237,7 +237,7 @@ impl<L: RawMutex> Reader<L> {
     /// [`ReadError::WriterDead`] once every committed frame was read and no
     /// writer is attached; the others are final.
     pub fn read(&self, timeout: impl Into<Deadline>) -> Result<Frame<'_, L>, ReadError> {
-        match self.core.waiter.wait(&mut Next(self), timeout) {
+        match self.core.waiter.wait(&mut Arrival::at(self), timeout) {
             Ok(Some(taken)) => self.lend(taken),
             Ok(None) => Err(ReadError::Timeout {
                 name: self.core.shared.name.clone(),
@@ -252,7 +252,7 @@ impl<L: RawMutex> Reader<L> {
     ///
     /// As [`Reader::read`], without the timeout.
     pub fn try_read(&self) -> Result<Option<Frame<'_, L>>, ReadError> {
-        let mut next = Next(self);
+        let mut next = Arrival::at(self);
         let found = match next.poll() {
             Ok(None) => next.check(),
             found => found,
@@ -424,34 +424,22 @@ impl<L: RawMutex> Reader<L> {
 }
 
 impl Core {
-    /// Takes the frame at the read position off the ring; `None` when nothing
-    /// is pending, so that the token stood for nothing.
+    /// Takes the frame at the read position off the ring, with a token in hand.
     ///
     /// Every shared value is loaded once and checked before anything changes.
-    fn take(&self, state: &mut State) -> Result<Option<Taken>, Fault> {
+    fn take(&self, state: &mut State) -> Result<Take, Fault> {
         if let Some(fault) = &state.fault {
             return Err(fault.clone());
         }
         let shared = &self.shared;
         let size = shared.size();
-        // The credit first: during a rewind it stays whole until both
-        // positions are stored.
-        let free = shared.load_free()?;
-        let unread = size
-            .checked_sub(state.held_bytes)
-            .and_then(|rest| rest.checked_sub(free));
-        let Some(unread) = unread else {
-            return Err(ImageError::FreeBytes {
-                found: free,
-                payload_size: size - state.held_bytes,
-            }
-            .into());
+        let Some((read, write)) = self.positions(state)? else {
+            return Ok(Take::Nothing);
         };
-        let read = shared.load_read_pos()?;
-        let write = shared.load_write_pos()?;
-        // Equal positions: nothing, or one lap exactly.
-        if unread == 0 || (read == write && free + state.held_bytes > 0) {
-            return Ok(None);
+        if read == write && !self.is_full(state)? {
+            // The token goes back: it may be a frame's.
+            shared.data_ready.post()?;
+            return Ok(Take::Unsettled);
         }
         let moved = state.cursor.filter(|&left| left != read);
         if let Some(expected) = moved.filter(|_| read != 0) {
@@ -461,82 +449,52 @@ impl Core {
             }
             .into());
         }
+        let Some(next) = self.locate(read, write)? else {
+            return Ok(Take::Nothing);
+        };
+        // 1 is a new writer that starts over, as other implementations do; but
+        // one that rewinds counts on.
+        let restarts = next.sequence == 1 && moved.is_none();
+        if next.sequence != state.expected && !restarts {
+            return Err(Fault::Sequence {
+                expected: state.expected,
+                got: next.sequence,
+            });
+        }
         if state.held.len() >= Release::MAX_HELD {
             return Err(ImageError::FreeBytes {
-                found: free,
+                found: 0,
                 payload_size: size,
             }
             .into());
         }
 
-        let wraps = read >= write;
-        let mut at = read;
-        let mut limit = if wraps { size } else { write };
-        // A tail too short for a marker is an implied one (section 8.4).
-        let implied = wraps && size - read < FRAME_HEADER_SIZE;
-        let mut header = if implied {
-            None
-        } else {
-            Some(chain::header(shared, at, limit)?)
-        };
-        let mut marker = None;
-        if header.is_none_or(|header| header.length == 0) {
-            if !wraps || read == 0 {
-                return Err(ImageError::UnexpectedMarker { offset: at }.into());
-            }
-            marker = Some(Marker {
-                tail: size - read,
-                counted: !implied,
-            });
-            at = 0;
-            limit = write;
-            header = Some(chain::header(shared, at, limit)?);
-        }
-        let Some(header) = header else {
-            return Err(ImageError::UnexpectedMarker { offset: at }.into());
-        };
-        if header.length == 0 {
-            return Err(ImageError::UnexpectedMarker { offset: at }.into());
-        }
-        let end = check_frame(limit, at, header.length)?;
-        // 1 is a new writer that starts over, as other implementations do; but
-        // one that rewinds counts on.
-        let restarts = header.sequence == 1 && moved.is_none();
-        if header.sequence != state.expected && !restarts {
-            return Err(Fault::Sequence {
-                expected: state.expected,
-                got: header.sequence,
-            });
-        }
-
-        if let Some(marker) = marker {
+        if let Some(marker) = next.marker {
             state.items += u64::from(marker.counted);
             state.hold(marker.tail, 0, true);
         }
         // After an exact fit both 0 and the size mean the start. A Python writer
         // whose own position is the size only wraps when it finds ours the same
         // (section 13.3). Relaxed: it is compared, not trusted.
-        let exact = end == size;
+        let exact = next.end == size;
         let like_writer = exact && shared.write_pos.load(Ordering::Relaxed) == size;
-        let read_pos = if exact && !like_writer { 0 } else { end };
-        let end = if exact { 0 } else { end };
+        let read_pos = if exact && !like_writer { 0 } else { next.end };
+        let end = if exact { 0 } else { next.end };
         state.items += 1;
-        let id = state.hold(FRAME_HEADER_SIZE + header.length, end, false);
-        state.expected = header.sequence.wrapping_add(1);
+        let id = state.hold(FRAME_HEADER_SIZE + next.length, end, false);
+        state.expected = next.sequence.wrapping_add(1);
         state.cursor = Some(end);
         state.writer_seen = true;
         state.died = None;
         state.stats.frames += 1;
-        state.stats.bytes += header.length;
+        state.stats.bytes += next.length;
 
         // Release, all three: pair with the acquire loads of a writer that takes
         // over. The number first: who sees the position sees it.
-        shared
-            .last_sequence
-            .store(header.sequence, Ordering::Release);
+        shared.last_sequence.store(next.sequence, Ordering::Release);
         shared.read_pos.store(read_pos, Ordering::Release);
         shared.read_count.store(state.items, Ordering::Release);
-        if marker.is_some() && !self.give_back_released(state) {
+        if next.marker.is_some() && !self.give_back_released(state) {
             let found = shared.free.load(Ordering::Relaxed);
             return Err(ImageError::FreeBytes {
                 found,
@@ -544,12 +502,87 @@ impl Core {
             }
             .into());
         }
-        Ok(Some(Taken {
-            at,
-            length: header.length,
-            sequence: header.sequence,
+        Ok(Take::Frame(Taken {
+            at: next.at,
+            length: next.length,
+            sequence: next.sequence,
             id,
         }))
+    }
+
+    /// Both positions; `None` when all credit is there or with us, so that
+    /// nothing is pending whatever they are (a rewind keeps it so until both
+    /// are stored).
+    ///
+    /// Equal positions mean one lap exactly, or a writer between its stores of
+    /// credit and position: that passes, so it is waited for, briefly.
+    #[inline]
+    fn positions(&self, state: &State) -> Result<Option<(u64, u64)>, Fault> {
+        let shared = &self.shared;
+        for _ in 0..Self::SETTLING {
+            // The credit first: positions loaded after it are not older.
+            let free = shared.load_free()?;
+            let read = shared.load_read_pos()?;
+            let write = shared.load_write_pos()?;
+            let Some(unread) = (shared.size() - state.held_bytes).checked_sub(free) else {
+                return Err(ImageError::FreeBytes {
+                    found: free,
+                    payload_size: shared.size() - state.held_bytes,
+                }
+                .into());
+            };
+            if unread == 0 {
+                return Ok(None);
+            }
+            if read != write || free + state.held_bytes == 0 {
+                return Ok(Some((read, write)));
+            }
+            spin_loop();
+        }
+        Ok(Some((shared.load_read_pos()?, shared.load_write_pos()?)))
+    }
+
+    /// Polls of a writer that is between two stores.
+    const SETTLING: u32 = if cfg!(loom) { 4 } else { 1000 };
+
+    /// Whether everything that we do not hold is pending.
+    fn is_full(&self, state: &State) -> Result<bool, Fault> {
+        Ok(self.shared.load_free()? + state.held_bytes == 0)
+    }
+
+    /// Finds and checks the frame at `read`, past a marker if there is one;
+    /// `None` when nothing follows the marker yet.
+    #[inline]
+    fn locate(&self, read: u64, write: u64) -> Result<Option<Next>, ImageError> {
+        let (shared, size) = (&self.shared, self.shared.size());
+        let wraps = read >= write;
+        let limit = if wraps { size } else { write };
+        // A tail too short for a marker is an implied one (section 8.4).
+        let implied = wraps && size - read < FRAME_HEADER_SIZE;
+        if !implied {
+            let header = chain::header(shared, read, limit)?;
+            if header.length > 0 {
+                let end = check_frame(limit, read, header.length)?;
+                return Ok(Some(Next::at(read, header, end, None)));
+            }
+        }
+        if !wraps || read == 0 {
+            return Err(ImageError::UnexpectedMarker { offset: read });
+        }
+        if write == 0 {
+            // Other writers store the marker before the frame behind it.
+            return Ok(None);
+        }
+        let marker = Marker {
+            tail: size - read,
+            counted: !implied,
+        };
+        let header = chain::header(shared, 0, write)?;
+        if header.length == 0 {
+            return Err(ImageError::UnexpectedMarker { offset: 0 });
+        }
+        let end = check_frame(write, 0, header.length)?;
+        Ok(Some(Next::at(0, header, end, Some(marker))))
     }
 
     /// Whether published frames are in the ring, tokens or not.
@@ -641,6 +674,38 @@ impl Drop for Core {
     }
 }
 
+/// What a token turned out to stand for.
+enum Take {
+    Frame(Taken),
+    /// No frame; the token is used up.
+    Nothing,
+    /// A writer is between two stores; the token is back in its place.
+    Unsettled,
+}
+
+/// A frame that is next, checked and not yet taken.
+#[derive(Clone, Copy)]
+struct Next {
+    at: u64,
+    length: u64,
+    sequence: u64,
+    /// The position after it; in 1..=size.
+    end: u64,
+    marker: Option<Marker>,
+}
+
+impl Next {
+    const fn at(at: u64, header: chain::Header, end: u64, marker: Option<Marker>) -> Self {
+        Self {
+            at,
+            length: header.length,
+            sequence: header.sequence,
+            end,
+            marker,
+        }
+    }
+}
+
 /// A wrap met on the way to a frame.
 #[derive(Clone, Copy)]
 struct Marker {
@@ -676,24 +741,42 @@ impl From<Fault> for Ended {
 }
 
 /// Waits for the next frame.
-struct Next<'r, L: RawMutex>(&'r Reader<L>);
+struct Arrival<'r, L: RawMutex> {
+    reader: &'r Reader<L>,
+    /// Where the next frame is likely to be.
+    cursor: u64,
+}
 
-impl<L: RawMutex> Next<'_, L> {
+impl<'r, L: RawMutex> Arrival<'r, L> {
+    #[inline]
+    fn at(reader: &'r Reader<L>) -> Self {
+        Self {
+            reader,
+            cursor: reader.state.lock().cursor.unwrap_or(0),
+        }
+    }
+}
+
+/// What one prefetch brings.
+const CACHE_LINE: usize = 64;
+
+impl<L: RawMutex> Arrival<'_, L> {
     /// With a token in hand.
     fn with_token(&self) -> Result<Option<Taken>, Ended> {
-        let core = &self.0.core;
-        let found = core.take(&mut self.0.state.lock())?;
-        if found.is_none() {
+        let core = &self.reader.core;
+        let taken = core.take(&mut self.reader.state.lock())?;
+        match taken {
+            Take::Frame(taken) => Ok(Some(taken)),
             // Tokens without frames come from a writer that closed.
-            return self.closed(true);
+            Take::Nothing => self.closed(true),
+            Take::Unsettled => Ok(None),
         }
-        Ok(found)
     }
 
     /// Whether an orderly writer left and all is read.
     fn closed(&self, had_token: bool) -> Result<Option<Taken>, Ended> {
-        let core = &self.0.core;
-        let mut state = self.0.state.lock();
+        let core = &self.reader.core;
+        let mut state = self.reader.state.lock();
         if let Some(fault) = &state.fault {
             return Err(fault.clone().into());
         }
@@ -709,8 +792,10 @@ impl<L: RawMutex> Next<'_, L> {
         }
         for _ in 0..2 {
             while core.shared.data_ready.try_wait().map_err(Fault::from)? {
-                if let Some(taken) = core.take(&mut state)? {
-                    return Ok(Some(taken));
+                match core.take(&mut state)? {
+                    Take::Frame(taken) => return Ok(Some(taken)),
+                    Take::Nothing => {}
+                    Take::Unsettled => return Ok(None),
                 }
             }
             // A published frame without a token: somebody died at it, and its
@@ -724,20 +809,22 @@ impl<L: RawMutex> Next<'_, L> {
     }
 }
 
-impl<L: RawMutex> WaitSource for Next<'_, L> {
+impl<L: RawMutex> WaitSource for Arrival<'_, L> {
     type Output = Taken;
     type Error = Ended;
 
     #[inline]
     fn poll(&mut self) -> Result<Option<Taken>, Ended> {
-        if !self
-            .0
-            .core
-            .shared
-            .data_ready
-            .try_wait()
-            .map_err(Fault::from)?
-        {
+        let shared = &self.reader.core.shared;
+        if shared.data_ready.value().map_err(Fault::from)? == 0 {
+            return Ok(None);
+        }
+        // The frame's lines are on their way while the token is taken and the
+        // header is found: their addresses would be known only then.
+        let cursor = index(self.cursor);
+        shared.ring.prefetch_read(cursor);
+        shared.ring.prefetch_read(cursor + CACHE_LINE);
+        if !shared.data_ready.try_wait().map_err(Fault::from)? {
             return Ok(None);
         }
         self.with_token()
@@ -749,7 +836,7 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
 
     fn park(&mut self, until: Deadline) -> Result<Option<Taken>, Ended> {
         if !self
-            .0
+            .reader
             .core
             .shared
             .data_ready
@@ -762,11 +849,11 @@ impl<L: RawMutex> WaitSource for Next<'_, L> {
     }
 
     fn check(&mut self) -> Result<Option<Taken>, Ended> {
-        let core = &self.0.core;
+        let core = &self.reader.core;
         // Acquire: pairs with the writer's claim.
         let pid = core.shared.writer_pid.load(Ordering::Acquire);
         {
-            let mut state = self.0.state.lock();
+            let mut state = self.reader.state.lock();
             // Looking at a process takes system calls: now and then will do.
             if pid != 0 && state.pace.is_due() {
                 state.writer_seen = true;

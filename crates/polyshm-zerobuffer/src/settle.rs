@@ -151,7 +151,7 @@ fn settle_count(shared: &Shared, chain: Chain) {
     let written = shared.written_count.load(Ordering::Relaxed);
     let least = consumed.wrapping_add(chain.items);
     // The difference as a signed number: counts may wrap.
-    if (least.wrapping_sub(written) as i64) > 0 {
+    if least.wrapping_sub(written).cast_signed() > 0 {
         // Release: pairs with the acquire load in `pending`.
         shared.written_count.store(least, Ordering::Release);
     }

@@ -341,6 +341,9 @@ impl Writer {
                 max,
             });
         }
+        // Both lines will be written; to load them first would fetch them twice.
+        shared.free.prefetch_write();
+        shared.written_count.prefetch_write();
         let place = place(shared.size(), state.write_pos, FRAME_HEADER_SIZE + length);
         let mut room = Room {
             shared,

@@ -1,6 +1,7 @@
 //! One whole module per system behind one contract: `Segment`,
 //! `NamedSemaphore`, `LockedFile`, `liveness`, `start_time`, `futex_wait`,
-//! `futex_wake`, `system_name`, `MAX_NAME`, `is_no_space`, `kill_self`.
+//! `futex_wake`, `system_name`, `MAX_NAME`, `is_no_space`, `processors`,
+//! `kill_self`.
 
 #[cfg(unix)]
 mod unix;

@@ -6,6 +6,10 @@ use std::{convert::Infallible, io, path::Path};
 
 pub(crate) const MAX_NAME: usize = 245;
 
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 pub(crate) fn system_name(bare: &str) -> String {
     bare.to_owned()
 }

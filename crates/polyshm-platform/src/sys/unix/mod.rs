@@ -23,6 +23,14 @@ use rustix::{
 };
 use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
+/// The processors that are running, whatever part of them this thread may use:
+/// a peer may be bound to another.
+pub(crate) fn processors() -> usize {
+    // SAFETY: no memory is involved.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
 /// POSIX gives shared names one leading slash.
 pub(crate) fn system_name(bare: &str) -> String {
     format!("/{bare}")
