@@ -21,3 +21,15 @@ pub fn spin_loop() {
     #[cfg(not(loom))]
     std::hint::spin_loop();
 }
+
+/// A sequentially consistent fence right after an atomic update of shared memory.
+///
+/// On x86-64 the update itself is a full barrier (a locked instruction), and a
+/// second one would only wait for stores that nobody waits for.
+#[inline]
+pub fn fence_after_update() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    fence(Ordering::SeqCst);
+}

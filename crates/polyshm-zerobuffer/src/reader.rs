@@ -11,7 +11,7 @@ use lock_api::RawMutex;
 use polyshm_platform::{
     self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, Pace, WaitSource, Waiter,
     process,
-    sync::{Ordering, fence, spin_loop},
+    sync::{Ordering, spin_loop},
 };
 use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, check_frame, check_metadata};
 use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
@@ -609,12 +609,8 @@ impl Core {
             return true;
         }
         state.held_bytes -= bytes;
-        let sound = self.shared.give_back(bytes, state.release, to);
+        let sound = self.shared.give_back(bytes, to);
         state.release = to;
-        // SeqCst: pairs with the fence in the writer's `park`. Either the
-        // writer, having drained its tokens, sees our credit, or we see that
-        // there is no token left and post one.
-        fence(Ordering::SeqCst);
         // A token that the writer has not taken yet will make it look.
         if self.shared.space_ready.value().unwrap_or(0) == 0 {
             // At its maximum there are tokens enough; nothing else can fail.
@@ -757,9 +753,6 @@ impl<'r, L: RawMutex> Arrival<'r, L> {
     }
 }
 
-/// What one prefetch brings.
-const CACHE_LINE: usize = 64;
-
 impl<L: RawMutex> Arrival<'_, L> {
     /// With a token in hand.
     fn with_token(&self) -> Result<Option<Taken>, Ended> {
@@ -786,7 +779,9 @@ impl<L: RawMutex> Arrival<'_, L> {
             state.writer_seen = true;
             return Ok(None);
         }
-        state.writer_seen |= had_token;
+        // One may have come and gone between two looks. Acquire: pairs with its
+        // release store of the count.
+        state.writer_seen |= had_token || core.shared.written_count.load(Ordering::Acquire) > 0;
         if !state.writer_seen {
             return Ok(None);
         }
@@ -819,11 +814,10 @@ impl<L: RawMutex> WaitSource for Arrival<'_, L> {
         if shared.data_ready.value().map_err(Fault::from)? == 0 {
             return Ok(None);
         }
-        // The frame's lines are on their way while the token is taken and the
-        // header is found: their addresses would be known only then.
-        let cursor = index(self.cursor);
-        shared.ring.prefetch_read(cursor);
-        shared.ring.prefetch_read(cursor + CACHE_LINE);
+        // The header's line is on its way while the token is taken and the
+        // positions are loaded: its address would be known only then. (More
+        // lines at once delay the ones that are needed first.)
+        shared.ring.prefetch_read(index(self.cursor));
         if !shared.data_ready.try_wait().map_err(Fault::from)? {
             return Ok(None);
         }

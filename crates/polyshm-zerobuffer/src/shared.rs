@@ -3,7 +3,7 @@
 use crate::settle::Patience;
 use polyshm_platform::{
     Bytes, Deadline, Region, Semaphore, Word64, process,
-    sync::{Ordering, fence, yield_now},
+    sync::{Ordering, fence, fence_after_update, yield_now},
 };
 use polyshm_wire::zerobuffer::{ImageError, Layout, OIEB_SIZE, Oieb, SIGNATURE, offset};
 use std::sync::Arc;
@@ -239,17 +239,21 @@ impl Shared {
 
     /// Gives `bytes` of credit back up to `to`; `false` when that would make
     /// more credit than the ring has bytes.
-    pub(crate) fn give_back(&self, bytes: u64, from: Release, to: Release) -> bool {
+    pub(crate) fn give_back(&self, bytes: u64, to: Release) -> bool {
         let native = Release::fits(self.size());
         if native {
-            // Before the credit, by the add's release: who sees the credit
-            // sees at least this.
-            self.release
-                .store(from.0 | Release::BUSY, Ordering::Relaxed);
+            // Already the new position: a writer never sees credit for bytes
+            // that the word calls held. Relaxed: ordered by the add below; who
+            // sees the credit sees at least this.
+            self.release.store(to.0 | Release::BUSY, Ordering::Relaxed);
         }
         // Release: our last reads of the frames happen before the writer's
         // acquire load of the credit, and so before it overwrites them.
         let before = self.free.fetch_add(bytes, Ordering::Release);
+        // Pairs with the fence in the writer's `park`: either the writer, having
+        // drained its tokens, sees our credit, or we see that there is no token
+        // left and post one. Not after the next store: that may take its time.
+        fence_after_update();
         if native {
             // Release: pairs with `load_release`; who sees it sees the credit.
             self.release.store(to.0, Ordering::Release);

@@ -9,7 +9,7 @@ use crate::{
 };
 use polyshm_platform::{
     self as platform, Deadline, LIVENESS_SLICE, LentBytesMut, Pace, WaitSource, Waiter, process,
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, yield_now},
 };
 use polyshm_wire::zerobuffer::{
     FRAME_HEADER_SIZE, FrameHeader, ImageError, METADATA_PREFIX_SIZE, OIEB_SIZE,
@@ -350,6 +350,7 @@ impl Writer {
             state,
             place,
             inconsistent: None,
+            passing: false,
         };
         if waiter.wait(&mut room, timeout)?.is_some() {
             return Ok(place);
@@ -602,6 +603,8 @@ struct Room<'w> {
     /// Positions and credit that cannot both be right, unless the reader is
     /// just now between its stores.
     inconsistent: Option<ImageError>,
+    /// The last look found the reader between two stores.
+    passing: bool,
 }
 
 impl Room<'_> {
@@ -628,9 +631,9 @@ impl Room<'_> {
         }
         self.state.seen_read_pos = read;
         if self.place.rewind {
-            return Ok(free == size
-                && read == self.state.write_pos
-                && !shared.load_release().is_busy());
+            let empty = free == size && read == self.state.write_pos;
+            self.passing = empty && shared.load_release().is_busy();
+            return Ok(empty && !self.passing);
         }
         if free < self.place.cost {
             return Ok(false);
@@ -649,6 +652,7 @@ impl Room<'_> {
                 found: free,
                 payload_size: size,
             });
+            self.passing = true;
             return Ok(false);
         }
         Ok(true)
@@ -686,6 +690,11 @@ impl WaitSource for Room<'_> {
         fence(Ordering::SeqCst);
         if self.is_free()? {
             return Ok(Some(()));
+        }
+        if std::mem::take(&mut self.passing) {
+            // The reader's next store, which no token follows, may do.
+            yield_now();
+            return self.poll();
         }
         let failed = |source| system(self.shared, source);
         self.shared.space_ready.wait_until(until).map_err(failed)?;

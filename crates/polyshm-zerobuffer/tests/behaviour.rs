@@ -7,7 +7,7 @@ use common::Name;
 use polyshm_platform::{Mode, Semaphore};
 use polyshm_zerobuffer::{
     AttachError, BufferConfig, BufferHealth, CreateError, MetadataError, ReadError, Reader,
-    WaitStrategy, WriteError, Writer, remove_stale_buffers,
+    WaitStrategy, WriteError, Writer, WriterConfig, remove_stale_buffers,
 };
 use std::{
     io::{self, IoSlice},
@@ -16,6 +16,7 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_mins(10);
 
 fn pair(name: &str, metadata: u64, payload: u64) -> (Reader, Writer) {
     let reader = Reader::create(name, &BufferConfig::new(metadata, payload)).unwrap();
@@ -282,10 +283,10 @@ fn a_writer_without_a_reader_fails_cleanly_and_can_wait_for_one() {
         Writer::open(&name),
         Err(AttachError::NotFound { .. })
     ));
-    let waited = Writer::open_within(&*name, Duration::from_millis(20), &Default::default());
+    let waited = Writer::open_within(&name, Duration::from_millis(20), &WriterConfig::default());
     assert!(matches!(waited, Err(AttachError::NotFound { .. })));
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| Writer::open_within(&name, SOON, &Default::default()));
+        let waiting = scope.spawn(|| Writer::open_within(&name, SOON, &WriterConfig::default()));
         std::thread::sleep(Duration::from_millis(30));
         let reader = Reader::create(&name, &BufferConfig::default()).unwrap();
         let mut writer = waiting.join().unwrap().unwrap();
@@ -416,14 +417,10 @@ fn closing_wakes_the_other_side() {
                 std::thread::sleep(Duration::from_millis(20));
                 drop(writer);
             });
-            assert_eq!(*reader.read(Duration::from_secs(600)).unwrap(), *b"x");
-            assert!(
-                reader
-                    .read(Duration::from_secs(600))
-                    .is_err_and(|error| error.is_end())
-            );
+            assert_eq!(*reader.read(LONG).unwrap(), *b"x");
+            assert!(reader.read(LONG).is_err_and(|error| error.is_end()));
         });
-        let settings = polyshm_zerobuffer::WriterConfig::default().wait_strategy(strategy);
+        let settings = WriterConfig::default().wait_strategy(strategy);
         let mut writer = Writer::open_with(&name, &settings).unwrap();
         writer.write(&[1; 200]).unwrap();
         std::thread::scope(|scope| {
@@ -431,7 +428,7 @@ fn closing_wakes_the_other_side() {
                 std::thread::sleep(Duration::from_millis(20));
                 drop(reader);
             });
-            let end = writer.write_within(&[1; 200], Duration::from_secs(600));
+            let end = writer.write_within(&[1; 200], LONG);
             assert!(matches!(end, Err(WriteError::ReaderClosed { .. })));
         });
     }
@@ -444,16 +441,14 @@ fn a_waiting_writer_goes_on_when_the_reader_releases() {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for byte in 0..200u8 {
-                writer
-                    .write_within(&[byte; 100], Duration::from_secs(600))
-                    .unwrap();
+                writer.write_within(&[byte; 100], LONG).unwrap();
             }
         });
         for byte in 0..200u8 {
             if byte % 50 == 0 {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            assert_eq!(*reader.read(Duration::from_secs(600)).unwrap(), [byte; 100]);
+            assert_eq!(*reader.read(LONG).unwrap(), [byte; 100]);
         }
     });
 }
@@ -468,7 +463,7 @@ fn a_shared_reader_gives_each_frame_to_one_thread() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut seen = Vec::new();
-                    for frame in reader.frames(Duration::from_secs(600)) {
+                    for frame in reader.frames(LONG) {
                         // A second one, if there is one, released before the
                         // first: credit in ring order all the same.
                         let frames = [Some(frame.unwrap()), reader.try_read().unwrap_or(None)];
@@ -484,7 +479,7 @@ fn a_shared_reader_gives_each_frame_to_one_thread() {
         for sequence in 1..=3000u64 {
             let len = 1 + sequence as usize % 300;
             writer
-                .write_within(&vec![sequence as u8; len], Duration::from_secs(600))
+                .write_within(&vec![sequence as u8; len], LONG)
                 .unwrap();
         }
         writer.close().unwrap();
@@ -522,11 +517,11 @@ fn status_tells_how_full_the_ring_is() {
     let name = Name::new("status");
     let (reader, mut writer) = pair(&name, 64, 1024);
     assert_eq!(reader.status().health(), BufferHealth::Healthy);
-    writer.write(&vec![0; 820 - 16]).unwrap();
+    writer.write(&[0; 820 - 16]).unwrap();
     let status = writer.status();
     assert!((status.utilisation() - 820.0 / 1024.0).abs() < 1e-9);
     assert_eq!(status.health(), BufferHealth::Degraded);
-    writer.write(&vec![0; 160 - 16]).unwrap();
+    writer.write(&[0; 160 - 16]).unwrap();
     assert_eq!(reader.status().health(), BufferHealth::Critical);
     let own = u64::from(std::process::id());
     assert_eq!((status.writer_pid, status.reader_pid), (own, own));

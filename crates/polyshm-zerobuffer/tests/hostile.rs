@@ -208,7 +208,7 @@ fn watch(progress: &Arc<AtomicU64>, now: &Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut last = u64::MAX;
         loop {
-            std::thread::sleep(Duration::from_secs(60));
+            std::thread::sleep(Duration::from_mins(1));
             let seen = progress.load(Ordering::Relaxed);
             if seen == last {
                 let at = now.lock().map(|now| now.clone()).unwrap_or_default();
@@ -240,7 +240,7 @@ fn mutated_images_end_in_data_or_an_error() {
     let mut counts = Counts::default();
     let mut run = |what: &str, image: &[u8], tokens: u32| {
         let number = progress.fetch_add(1, Ordering::Relaxed);
-        if number % 1024 == 0 {
+        if number.is_multiple_of(1024) {
             *now.lock().expect("nobody panics with it") = format!("{what}, image {number}");
         }
         use_image(image, tokens, &mut counts);
@@ -326,7 +326,7 @@ fn live_mutations(progress: &Arc<AtomicU64>, now: &Arc<Mutex<String>>) -> Counts
     let mut random = Random(15);
     for round in 0..wanted() / 10 {
         progress.fetch_add(1, Ordering::Relaxed);
-        if round % 1024 == 0 {
+        if round.is_multiple_of(1024) {
             *now.lock().expect("nobody panics with it") = format!("live round {round}");
         }
         counts.add("rounds");

@@ -8,13 +8,12 @@ use polyshm_zerobuffer::{
     BufferConfig, CreateError, ReadError, Reader, WaitStrategy, WriteError, Writer, WriterConfig,
 };
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     io::{BufRead, BufReader, Read},
     process::Command,
     time::Duration,
 };
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Runs in the child processes only.
 #[test]
@@ -163,32 +162,6 @@ fn creating_and_removing_leaves_nothing() {
     name.assert_nothing_left();
 }
 
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-}
-
-#[allow(unsafe_code, reason = "an allocator cannot be written without")]
-// SAFETY: every call goes to the system's allocator unchanged; counting
-// touches only a thread-local cell that needs no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 /// Sends and receives `frames` frames in every form.
 fn exchange(reader: &Reader, writer: &mut Writer, frames: usize) {
     let data = [5; 300];
@@ -212,16 +185,11 @@ fn no_allocation_per_frame() {
     let reader = Reader::create(&name, &BufferConfig::new(64, 4096)).unwrap();
     let mut writer = Writer::open(&name).unwrap();
     exchange(&reader, &mut writer, 100);
-    let before = ALLOCATIONS.get();
-    exchange(&reader, &mut writer, 10_000);
-    assert_eq!(
-        ALLOCATIONS.get() - before,
-        0,
-        "allocations for 10,000 frames"
-    );
+    let made = allocation_counter::measure(|| exchange(&reader, &mut writer, 10_000));
+    assert_eq!(made.count_total, 0, "allocations for 10,000 frames");
     // The counter counts.
-    drop(std::hint::black_box(Box::new(1)));
-    assert_eq!(ALLOCATIONS.get() - before, 1);
+    let made = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1))));
+    assert_eq!(made.count_total, 1);
 }
 
 /// In a thread that the system kills at the first call other than reading or
