@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// assert!(semaphore.try_wait()?);
 /// assert!(!semaphore.wait_until(Deadline::now())?);
 /// semaphore.post()?;
-/// assert_eq!(semaphore.value()?, 1);
+/// assert_eq!(semaphore.value(), Some(1));
 /// # Ok::<(), polyshm_platform::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Semaphore {
     pub fn try_wait(&self) -> Result<bool> {
         match &self.0 {
             Form::Named(named) => {
-                if named.value() == 0 {
+                if named.value() == Some(0) {
                     return Ok(false);
                 }
                 crash::point(crash::Step::Semaphore);
@@ -136,17 +136,15 @@ impl Semaphore {
         }
     }
 
-    /// The number of tokens at this moment. No system call.
-    ///
-    /// # Errors
-    ///
-    /// None on the systems there are; kept for those that cannot tell.
+    /// The number of tokens at this moment; `None` where the system cannot tell
+    /// (macOS). No system call.
     #[inline]
-    pub fn value(&self) -> Result<u32> {
+    #[must_use]
+    pub fn value(&self) -> Option<u32> {
         match &self.0 {
-            Form::Named(named) => Ok(named.value()),
+            Form::Named(named) => named.value(),
             // Acquire: pairs with the release of a post.
-            Form::Local(local) => Ok(local.value.load(Ordering::Acquire)),
+            Form::Local(local) => Some(local.value.load(Ordering::Acquire)),
         }
     }
 }

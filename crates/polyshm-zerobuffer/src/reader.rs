@@ -612,7 +612,12 @@ impl Core {
         let sound = self.shared.give_back(bytes, to);
         state.release = to;
         // A token that the writer has not taken yet will make it look.
-        if self.shared.space_ready.value().unwrap_or(0) == 0 {
+        if self
+            .shared
+            .space_ready
+            .value()
+            .is_none_or(|tokens| tokens == 0)
+        {
             // At its maximum there are tokens enough; nothing else can fail.
             let _ = self.shared.space_ready.post();
         }
@@ -811,7 +816,7 @@ impl<L: RawMutex> WaitSource for Arrival<'_, L> {
     #[inline]
     fn poll(&mut self) -> Result<Option<Taken>, Ended> {
         let shared = &self.reader.core.shared;
-        if shared.data_ready.value().map_err(Fault::from)? == 0 {
+        if shared.data_ready.value() == Some(0) {
             return Ok(None);
         }
         // The header's line is on its way while the token is taken and the

@@ -89,7 +89,7 @@ impl Release {
 
     /// Whether `items` items, counted by the reader, are all given back.
     pub(crate) const fn has_all(self, items: u64) -> bool {
-        Self::new(self.position(), items).0 == self.0
+        Self::new(self.position(), items).0 == self.0 & !Self::BUSY
     }
 
     /// The same count at another position.
@@ -261,6 +261,15 @@ impl Shared {
         before
             .checked_add(bytes)
             .is_some_and(|sum| sum <= self.size())
+    }
+
+    /// Whether every committed frame is taken off the ring.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self.data_ready.value() {
+            Some(tokens) => tokens == 0,
+            // Damaged positions are for the next write to report.
+            None => self.load_read_pos().ok() == self.load_write_pos().ok(),
+        }
     }
 
     /// Moves both positions of an empty ring to 0 (format, section 8.5).

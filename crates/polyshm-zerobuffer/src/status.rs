@@ -68,8 +68,9 @@ pub struct BufferStatus {
     pub writer_pid: u64,
     /// The reader; 0 once it has closed.
     pub reader_pid: u64,
-    /// Frames waiting for the reader: the tokens of the data-ready semaphore.
-    pub pending: u32,
+    /// Frames waiting for the reader: the tokens of the data-ready semaphore,
+    /// where the system can count them.
+    pub pending: Option<u32>,
 }
 
 impl BufferStatus {
@@ -87,7 +88,7 @@ impl BufferStatus {
             read_count: shared.read_count.load(order),
             writer_pid: shared.writer_pid.load(order),
             reader_pid: shared.reader_pid.load(order),
-            pending: shared.data_ready.value().unwrap_or(0),
+            pending: shared.data_ready.value(),
         }
     }
 
@@ -127,7 +128,7 @@ mod tests {
             read_count: 0,
             writer_pid: 0,
             reader_pid: 0,
-            pending: 0,
+            pending: Some(0),
         }
     }
 

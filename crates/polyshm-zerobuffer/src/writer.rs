@@ -441,7 +441,7 @@ impl Writer {
         let mut failed = None;
         let drained = lifecycle::look_until(timeout.into(), || {
             // First: a reader may leave right after the last frame.
-            if shared.data_ready.value().unwrap_or(0) == 0 {
+            if shared.is_drained() {
                 return true;
             }
             failed = check_reader(shared).err();
@@ -647,7 +647,16 @@ impl Room<'_> {
         } else {
             read
         };
-        if from >= size || free > size - distance(size, from, self.state.write_pos) {
+        let covered = if from >= size {
+            false
+        } else if from == self.state.write_pos && release.is_native() {
+            // Nothing, or one lap exactly. Acquire: pairs with the reader's
+            // release store.
+            free == size && release.has_all(shared.read_count.load(Ordering::Acquire))
+        } else {
+            free <= size - distance(size, from, self.state.write_pos)
+        };
+        if !covered {
             self.inconsistent = Some(ImageError::FreeBytes {
                 found: free,
                 payload_size: size,

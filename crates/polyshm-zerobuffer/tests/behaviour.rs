@@ -502,7 +502,7 @@ fn one_post_per_frame_and_none_left_over() {
     for frames in 1..=5 {
         writer.write(&[0; 20]).unwrap();
         assert_eq!(data.value().unwrap(), frames);
-        assert_eq!(reader.status().pending, frames);
+        assert_eq!(reader.status().pending, Some(frames));
     }
     for frames in (0..5).rev() {
         drop(reader.read(SOON).unwrap());

@@ -334,7 +334,7 @@ fn kill_writer(which: usize, number: u64, takeover_first: bool) -> bool {
     let status = reader.status();
     assert_eq!(
         (status.payload_free, status.pending),
-        (RING, 0),
+        (RING, Some(0)),
         "nothing is lost or invented"
     );
     writer.close().expect("closing works");

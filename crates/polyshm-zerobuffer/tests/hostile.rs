@@ -3,7 +3,7 @@
 //!
 //! `POLYSHM_HOSTILE_IMAGES` says how many images (a million by default in an
 //! optimised build).
-#![cfg(feature = "testing")]
+#![cfg(not(loom))]
 
 mod common;
 

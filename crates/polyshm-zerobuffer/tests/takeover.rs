@@ -1,6 +1,6 @@
 //! States that a dead writer of any implementation leaves, made by hand on the
 //! heap, and what the next writer or the reader makes of them.
-#![cfg(feature = "testing")]
+#![cfg(not(loom))]
 
 use polyshm_wire::zerobuffer::offset;
 use polyshm_zerobuffer::{

@@ -38,7 +38,8 @@ impl Region {
     /// # Errors
     ///
     /// Always.
-    pub fn map(_segment: &crate::SharedMemory) -> crate::Result<Self> {
+    pub fn map(segment: &crate::SharedMemory) -> crate::Result<Self> {
+        segment.map_raw()?;
         Err(crate::Error::Unsupported {
             what: "a mapping in a model",
             hint: "use Region::heap",

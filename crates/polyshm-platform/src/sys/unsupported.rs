@@ -82,7 +82,7 @@ impl NamedSemaphore {
         match self.0 {}
     }
 
-    pub(crate) fn value(&self) -> u32 {
+    pub(crate) fn value(&self) -> Option<u32> {
         match self.0 {}
     }
 
