@@ -12,13 +12,19 @@ use crate::{
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The standard library and libtest come compiled without the thread sanitizer, which therefore
-/// misses how libtest hands a test to its thread and takes the result back, and the `Once` before
-/// proptest's default configuration. The names occur in those hand-overs only, not on the stack of
+/// misses how libtest hands a test to its thread and takes the result back, the counts of what a
+/// thread shares with who started it, the lock of standard output, the `Once` before proptest's
+/// default configuration, and that the C library's own mappings came and went before ours at the
+/// same address. The names occur in those hand-overs only, not on the stack of
 /// a running test, so nothing of ours is hidden.
 const TSAN_SUPPRESSIONS: &str = "\
 race:test::event::CompletedTest
 race:Option<test::run_test
 race:proptest::test_runner::config::Config as core::clone::Clone
+race:Arc<std::thread::lifecycle::Packet
+race:Arc<std::thread::thread::Inner
+race:std::io::stdio::StdoutLock
+race:memmap2::os::MmapInner
 ";
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
@@ -57,6 +63,8 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
             // Sanitizers are a nightly option; this accepts it on the pinned compiler.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("TSAN_OPTIONS", tsan_options.trim_end())
+            // Tests forget a side on purpose, as if its process had died.
+            .env("ASAN_OPTIONS", "detect_leaks=0")
             .env("POLYSHM_INTEROP", "off")
             .env("POLYSHM_HOSTILE_IMAGES", hostile::FEW_IMAGES);
         Step::add_rustflags(&mut command, flags);
