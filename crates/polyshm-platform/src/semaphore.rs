@@ -118,6 +118,24 @@ impl Semaphore {
         }
     }
 
+    /// Takes as many tokens as there are, at most `count`; gives how many.
+    /// Never blocks, however many there are.
+    ///
+    /// # Errors
+    ///
+    /// The semaphore is damaged.
+    pub fn take_up_to(&self, count: u32) -> Result<u32> {
+        match &self.0 {
+            Form::Named(named) => {
+                crash::point(crash::Step::Semaphore);
+                named
+                    .take_up_to(count)
+                    .map_err(|e| failed("take tokens of", e))
+            }
+            Form::Local(local) => Ok(local.take_up_to(count)),
+        }
+    }
+
     /// Blocks until a token is taken or the deadline passes; gives whether
     /// one was taken. Signals do not end the wait.
     ///
@@ -192,20 +210,27 @@ impl Local {
     }
 
     fn try_wait(&self) -> bool {
+        self.take_up_to(1) == 1
+    }
+
+    fn take_up_to(&self, count: u32) -> u32 {
         let mut value = self.value.load(Ordering::Relaxed);
-        while value > 0 {
-            // Acquire: pairs with the release of the post.
+        loop {
+            let taken = value.min(count);
+            if taken == 0 {
+                return 0;
+            }
+            // Acquire: pairs with the release of the posts.
             match self.value.compare_exchange(
                 value,
-                value - 1,
+                value - taken,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return true,
+                Ok(_) => return taken,
                 Err(now) => value = now,
             }
         }
-        false
     }
 
     #[cfg(not(loom))]

@@ -201,6 +201,19 @@ impl SharedMemory {
             .map_err(|e| Error::from_io("map", Self::WHAT, &self.name, e))
     }
 
+    /// Copies the first bytes without mapping them: a segment of unknown
+    /// origin may be cut at any moment, which a mapping answers with SIGBUS.
+    /// Gives how many bytes there were, at most as many as `into` takes.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn peek(&self, into: &mut [u8]) -> Result<usize> {
+        self.handle
+            .peek(into)
+            .map_err(|e| Error::from_io("read", Self::WHAT, &self.name, e))
+    }
+
     /// Whether the name still stands for this object.
     ///
     /// # Errors

@@ -54,8 +54,14 @@ pub(crate) struct Chain {
     pub(crate) frames: u64,
     /// Frames and stored markers, as both sides count them.
     pub(crate) items: u64,
+    /// Of the first of them.
+    pub(crate) first_sequence: Option<u64>,
     /// Of the last of them.
     pub(crate) last_sequence: Option<u64>,
+    /// Bytes of the last of them, with a tail skipped before it.
+    pub(crate) last_cost: u64,
+    /// Nothing is skipped at the end: a frame follows each marker.
+    closed: bool,
 }
 
 /// Walks from `read` to `write` (both in 0..size), all of the ring when they
@@ -65,20 +71,38 @@ pub(crate) fn walk(shared: &Shared, read: u64, write: u64) -> Result<Chain, Imag
     if read < write {
         segment(shared, read, write, false, &mut chain)?;
     } else {
-        segment(shared, read, shared.size(), true, &mut chain)?;
+        let end = segment(shared, read, shared.size(), true, &mut chain)?;
+        let tail = shared.size() - end;
+        let before = chain.frames;
         segment(shared, 0, write, false, &mut chain)?;
+        chain.closed = tail == 0 || chain.frames > before;
+        if chain.frames == before + 1 {
+            chain.last_cost += tail;
+        }
     }
     Ok(chain)
 }
 
-/// Each turn moves `at` forward by more than a header, so this ends.
+impl Chain {
+    /// Whether these are the frames of a whole lap, numbered one by one from
+    /// `first`, and `free` is what the last of them has yet to be charged.
+    pub(crate) fn is_lap_from(&self, first: u64, free: u64) -> bool {
+        self.closed
+            && self.first_sequence == Some(first)
+            && self.last_sequence == Some(first.wrapping_add(self.frames).wrapping_sub(1))
+            && self.last_cost == free
+    }
+}
+
+/// Gives where it ended: at the limit, or at a marker before it. Each turn moves
+/// `at` forward by more than a header, so this ends.
 fn segment(
     shared: &Shared,
     from: u64,
     limit: u64,
     may_wrap: bool,
     chain: &mut Chain,
-) -> Result<(), ImageError> {
+) -> Result<u64, ImageError> {
     let mut at = from;
     while at < limit {
         // A tail too short for a marker is an implied one.
@@ -93,12 +117,15 @@ fn segment(
             }
             return Err(ImageError::UnexpectedMarker { offset: at });
         }
-        at = check_frame(limit, at, header.length)?;
+        let end = check_frame(limit, at, header.length)?;
+        chain.last_cost = end - at;
+        at = end;
         chain.frames += 1;
         chain.items += 1;
+        chain.first_sequence.get_or_insert(header.sequence);
         chain.last_sequence = Some(header.sequence);
     }
-    Ok(())
+    Ok(at)
 }
 
 /// The number of the last frame of the current lap, as far as its headers can

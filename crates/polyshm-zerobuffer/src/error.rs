@@ -113,7 +113,7 @@ pub enum AttachError {
 
 impl AttachError {
     /// Whether a later attempt may succeed without anybody's doing: the buffer
-    /// is not there yet, or is being built, replaced, or handed over.
+    /// is not there yet, or is being built or replaced.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -251,6 +251,17 @@ pub enum WriteError {
         /// The buffer's name.
         name: Arc<str>,
         /// The dead process.
+        pid: u64,
+    },
+    /// Another writer took this one's place, as writers of other
+    /// implementations can: they claim it without an atomic exchange.
+    #[error(
+        "another writer (process {pid}) has taken over buffer {name:?}: attach again when it has left"
+    )]
+    Displaced {
+        /// The buffer's name.
+        name: Arc<str>,
+        /// The other writer; 0 when it has left already.
         pid: u64,
     },
     /// Shared bytes are damaged.

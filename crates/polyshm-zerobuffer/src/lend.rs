@@ -61,23 +61,6 @@ pub(crate) fn place<'a>(
     })
 }
 
-/// Lends complete metadata.
-///
-/// The caller has seen its length published.
-pub(crate) fn metadata(shared: &Shared, length: u64) -> Result<LentBytes<'_>, ImageError> {
-    // SAFETY: metadata is written once, before its length is published with
-    // release order, and never changes after; the caller loaded it with acquire.
-    unsafe {
-        shared
-            .metadata
-            .lend(index(METADATA_PREFIX_SIZE), index(length))
-    }
-    .map_err(|_| ImageError::MetadataLength {
-        found: length,
-        written: shared.layout.metadata_size(),
-    })
-}
-
 /// Lends the metadata block to be filled.
 ///
 /// The caller holds the only writer mutably and saw that nothing was published.

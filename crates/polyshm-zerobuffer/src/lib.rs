@@ -22,6 +22,6 @@ pub use config::{BufferConfig, WriterConfig};
 pub use error::{AttachError, CreateError, MetadataError, ReadError, WriteError};
 pub use lifecycle::{StaleReport, remove_stale_buffers};
 pub use polyshm_platform::{Deadline, Mode, WaitStrategy};
-pub use reader::{Frame, Frames, Metadata, Reader, SyncReader};
+pub use reader::{Frame, Frames, Reader, SyncReader};
 pub use status::{BufferHealth, BufferStatus, ReaderStats, WriterStats};
 pub use writer::{FrameMut, MetadataMut, Writer};

@@ -98,10 +98,6 @@ pub(crate) fn create(name: &str, config: &BufferConfig) -> Result<(Shared, Owned
                 source,
             }
         })?;
-    let system = |source| CreateError::System {
-        name: name.to_owned(),
-        source,
-    };
 
     let mut locks = Vec::new();
     let made = take_locks(name, &names, config, &mut locks)
@@ -122,12 +118,11 @@ pub(crate) fn create(name: &str, config: &BufferConfig) -> Result<(Shared, Owned
         names,
         locks,
     };
-    if config.remove_stale {
-        let report = remove_stale_buffers().map_err(system);
-        if let Err(error) = report {
-            // Another program's leftovers are no reason to fail.
-            tracing::debug!(%error, "stale buffers could not be looked for");
-        }
+    if config.remove_stale
+        && let Err(error) = remove_stale_buffers()
+    {
+        // Another program's leftovers are no reason to fail.
+        tracing::debug!(%error, "stale buffers could not be looked for");
     }
     shared.publish();
     Ok((shared, owned))
@@ -194,21 +189,12 @@ fn read_header(memory: &str) -> Result<HeaderOf, platform::Error> {
     if segment.is_empty() {
         return Ok(HeaderOf::Empty);
     }
-    let short = ImageError::TooShort {
-        len: segment.len(),
-        need: OIEB_SIZE,
-    };
     let mut image = [0; OIEB_SIZE as usize];
-    let region = Region::map(&segment)?;
-    let read = region
-        .bytes(0, image.len())
-        .and_then(|bytes| bytes.read(0, &mut image));
-    Ok(
-        match read.map_err(|_| short).and_then(|()| Oieb::read(&image)) {
-            Ok(header) => HeaderOf::Read(Box::new(header)),
-            Err(error) => HeaderOf::Short(error),
-        },
-    )
+    let len = segment.peek(&mut image)?;
+    Ok(match Oieb::read(&image[..len]) {
+        Ok(header) => HeaderOf::Read(Box::new(header)),
+        Err(error) => HeaderOf::Short(error),
+    })
 }
 
 /// What the holder of a name's lock finds under that name.
@@ -285,31 +271,48 @@ fn make_objects(
         name: name.to_owned(),
         source,
     };
-    let make = || {
-        let data_ready = Semaphore::create_new(&names.data_ready, 0, mode).map_err(system)?;
+    let data_ready = Semaphore::create_new(&names.data_ready, 0, mode).map_err(system)?;
+    let rest = || {
         let space_ready = Semaphore::create_new(&names.space_ready, 0, mode).map_err(system)?;
-        let segment =
-            SharedMemory::create_new(&names.memory, layout.object_len(), mode).map_err(system)?;
-        let shared = Region::map(&segment).map_err(system).and_then(|region| {
-            Shared::new(&region, Arc::from(name), layout, data_ready, space_ready).map_err(
-                |source| CreateError::NameTaken {
-                    name: name.to_owned(),
-                    source,
-                },
-            )
-        });
-        match shared {
-            Ok(shared) => Ok((shared, segment)),
-            Err(error) => {
-                let _ = segment.unlink();
-                Err(error)
-            }
-        }
+        make_memory(name, names, layout, mode, data_ready, space_ready).inspect_err(|_| {
+            // The first failure is the one to report; this and the next.
+            let _ = Semaphore::unlink(&names.space_ready);
+        })
     };
-    make().inspect_err(|_| {
-        // The first failure is the one to report.
-        let _ = remove_semaphores(names);
+    rest().inspect_err(|_| {
+        let _ = Semaphore::unlink(&names.data_ready);
     })
+}
+
+fn make_memory(
+    name: &str,
+    names: &ObjectNames,
+    layout: Layout,
+    mode: Mode,
+    data_ready: Semaphore,
+    space_ready: Semaphore,
+) -> Result<(Shared, SharedMemory), CreateError> {
+    let system = |source| CreateError::System {
+        name: name.to_owned(),
+        source,
+    };
+    let segment =
+        SharedMemory::create_new(&names.memory, layout.object_len(), mode).map_err(system)?;
+    let shared = Region::map(&segment).map_err(system).and_then(|region| {
+        Shared::new(&region, Arc::from(name), layout, data_ready, space_ready).map_err(|source| {
+            CreateError::NameTaken {
+                name: name.to_owned(),
+                source,
+            }
+        })
+    });
+    match shared {
+        Ok(shared) => Ok((shared, segment)),
+        Err(error) => {
+            let _ = segment.unlink();
+            Err(error)
+        }
+    }
 }
 
 /// Opens everything that belongs to `name`; changes nothing.
@@ -340,8 +343,16 @@ pub(crate) fn open(name: &str) -> Result<Shared, AttachError> {
     let Some(header) = header else {
         return Err(AttachError::NotReady { name: owned() });
     };
-    let layout = Layout::from_header(&header, segment.len()).map_err(invalid)?;
-    header.check(&layout).map_err(invalid)?;
+    let layout = Layout::from_header(&header, segment.len())
+        .and_then(|layout| header.check(&layout).map(|()| layout))
+        .map_err(|source| {
+            // Other readers fill the header in order, their pid last.
+            if header.reader_pid.get() == 0 {
+                AttachError::NotReady { name: owned() }
+            } else {
+                invalid(source)
+            }
+        })?;
     // Before the claim: a failure here must not leave one behind. Gone
     // semaphores mean a reader that is just closing, or still creating.
     let semaphore = |path: &str| match Semaphore::open(path) {
@@ -411,30 +422,42 @@ fn remove_if_stale(path: &Path, names: &ObjectNames) -> Result<Option<String>, p
     let Some(file) = path.file_name() else {
         return Ok(Some("it is no lock file".to_owned()));
     };
-    // Both locks: whichever kind of reader is just creating holds one of them.
+    // Lock files are empty. Anything else of that name is not ours to judge.
+    let ours = std::fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+    if !ours {
+        return Ok(Some("its lock file is no empty file".to_owned()));
+    }
+    // Both locks: whichever kind of reader is just creating takes one of them.
     let mut locks = Vec::new();
+    let mut kept = None;
     for directory in lock_directories() {
         let path = directory.join(file);
-        if path.exists() {
-            match FileLock::try_acquire_existing(&path)? {
-                Some(lock) => locks.push(lock),
-                None => return Ok(Some("its lock is held".to_owned())),
-            }
+        let existed = path.exists();
+        match FileLock::try_acquire(&path, Mode::ALL)? {
+            Some(lock) => locks.push((lock, existed)),
+            None => kept = Some("its lock is held".to_owned()),
         }
     }
-    match find(&names.memory)? {
-        Found::Reader(pid) => Ok(Some(format!("its reader, process {pid}, lives"))),
-        Found::WriterLeft(pid) => Ok(Some(format!("its writer, process {pid}, lives"))),
-        Found::Foreign(error) => Ok(Some(error.to_string())),
-        found @ (Found::Dead | Found::Nothing) => {
-            if matches!(found, Found::Dead) {
+    if kept.is_none() {
+        kept = match find(&names.memory)? {
+            Found::Reader(pid) => Some(format!("its reader, process {pid}, lives")),
+            Found::WriterLeft(pid) => Some(format!("its writer, process {pid}, lives")),
+            Found::Foreign(error) => Some(error.to_string()),
+            Found::Dead => {
                 SharedMemory::unlink_name(&names.memory)?;
+                None
             }
+            Found::Nothing => None,
+        };
+        if kept.is_none() {
             remove_semaphores(names)?;
-            for lock in locks {
-                lock.remove()?;
-            }
-            Ok(None)
         }
     }
+    for (lock, existed) in locks {
+        // A lock file stays with what it belongs to; one that we made goes.
+        if kept.is_none() || !existed {
+            lock.remove()?;
+        }
+    }
+    Ok(kept)
 }

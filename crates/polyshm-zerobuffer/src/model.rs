@@ -220,3 +220,30 @@ fn a_second_writer_attaches_while_the_reader_reads() {
         drop(second);
     });
 }
+
+#[test]
+fn a_second_writer_attaches_while_the_frame_of_a_whole_lap_is_taken() {
+    model(2, || {
+        let buffer = buffer();
+        let reader = buffer.reader().unwrap();
+        let mut first = buffer.writer().unwrap();
+        // All of the ring: its position stays where it was.
+        first.write(&data(48, 1)).unwrap();
+        first.close().unwrap();
+        let attaching = thread::spawn({
+            let buffer = buffer.clone();
+            move || buffer.writer().unwrap()
+        });
+        let frame = reader.read(Deadline::never()).unwrap();
+        assert_eq!(&*frame, &data(48, 1)[..]);
+        let second = attaching.join().unwrap();
+        assert_eq!(
+            buffer.header().unwrap().payload_free_bytes.get(),
+            0,
+            "it is held"
+        );
+        drop(frame);
+        assert_eq!(buffer.header().unwrap().payload_free_bytes.get(), 64);
+        drop(second);
+    });
+}

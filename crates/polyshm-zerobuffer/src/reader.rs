@@ -9,11 +9,13 @@ use crate::{
 };
 use lock_api::RawMutex;
 use polyshm_platform::{
-    self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, Pace, WaitSource, Waiter,
-    process,
+    self as platform, Deadline, LIVENESS_SLICE, LentBytes, LocalLock, OutOfRange, Pace, WaitSource,
+    Waiter, process,
     sync::{Ordering, spin_loop},
 };
-use polyshm_wire::zerobuffer::{FRAME_HEADER_SIZE, ImageError, check_frame, check_metadata};
+use polyshm_wire::zerobuffer::{
+    FRAME_HEADER_SIZE, ImageError, METADATA_PREFIX_SIZE, check_frame, check_metadata,
+};
 use std::{collections::VecDeque, fmt, ops::Deref, sync::Arc, time::Duration};
 
 /// The reader of a buffer: it creates the buffer, owns its name, and receives
@@ -68,6 +70,8 @@ struct Core {
     waiter: Waiter,
     /// The objects behind the name; none for a buffer on the heap.
     owned: Option<Owned>,
+    /// The process that created the buffer: a forked child must not close it.
+    own: u64,
     closed: bool,
 }
 
@@ -90,10 +94,14 @@ struct State {
     items: u64,
     /// The release word as it was last stored.
     release: Release,
+    /// Where the positions were when the buffer was last put in order and
+    /// nothing was found to read.
+    buried: Option<(u64, u64)>,
     /// A writer has been seen, so that its absence is an end.
     writer_seen: bool,
-    /// The writer that was found dead, until another is seen.
-    died: Option<u64>,
+    /// The writer that was found dead, and the number that its successor's
+    /// frames begin with: earlier ones are its own, still to be read.
+    died: Option<(u64, u64)>,
     /// Of looks at the writer's process.
     pace: Pace,
     /// The state after which nothing can be read any more.
@@ -199,7 +207,9 @@ impl Reader {
             release: Release::new(0, 0),
             writer_seen: false,
             died: None,
-            pace: Pace::new(LIVENESS_SLICE),
+            buried: None,
+            // Half a slice: the waiter asks once a slice, and must not come too early.
+            pace: Pace::new(LIVENESS_SLICE / 2),
             fault: None,
             stats: ReaderStats::default(),
         };
@@ -208,6 +218,7 @@ impl Reader {
                 shared,
                 waiter,
                 owned,
+                own: process::current(),
                 closed: false,
             },
             state: lock_api::Mutex::new(state),
@@ -294,12 +305,14 @@ impl<L: RawMutex> Reader<L> {
         }
     }
 
-    /// The metadata, in place, once the writer has set it.
+    /// A copy of the metadata, once the writer has set it.
+    ///
+    /// A copy, since other implementations' second writers may overwrite it.
     ///
     /// # Errors
     ///
     /// [`MetadataError::Corrupt`] when its lengths do not fit its block.
-    pub fn metadata(&self) -> Result<Option<Metadata<'_>>, MetadataError> {
+    pub fn metadata(&self) -> Result<Option<Vec<u8>>, MetadataError> {
         let shared = &self.core.shared;
         metadata(shared).map_err(|source| MetadataError::Corrupt {
             name: shared.name.clone(),
@@ -317,7 +330,7 @@ impl<L: RawMutex> Reader<L> {
     pub fn wait_for_metadata(
         &self,
         timeout: impl Into<Deadline>,
-    ) -> Result<Option<Metadata<'_>>, MetadataError> {
+    ) -> Result<Option<Vec<u8>>, MetadataError> {
         let shared = &self.core.shared;
         // Acquire: pairs with the writer's release store of a complete block.
         lifecycle::look_until(timeout.into(), || {
@@ -442,7 +455,8 @@ impl Core {
             return Ok(Take::Unsettled);
         }
         let moved = state.cursor.filter(|&left| left != read);
-        if let Some(expected) = moved.filter(|_| read != 0) {
+        // A writer rewinds an empty ring only, to 0.
+        if let Some(expected) = moved.filter(|_| read != 0 || !state.held.is_empty()) {
             return Err(ImageError::ReadPositionMoved {
                 found: read,
                 expected,
@@ -454,14 +468,19 @@ impl Core {
         };
         // 1 is a new writer that starts over, as other implementations do; but
         // one that rewinds counts on.
-        let restarts = next.sequence == 1 && moved.is_none();
-        if next.sequence != state.expected && !restarts {
+        let due = next.sequence == state.expected;
+        let restarts = !due && next.sequence == 1 && moved.is_none();
+        if !due && !restarts {
             return Err(Fault::Sequence {
                 expected: state.expected,
                 got: next.sequence,
             });
         }
-        if state.held.len() >= Release::MAX_HELD {
+        let tail = next.marker.map_or(0, |marker| marker.tail);
+        let held = state.held_bytes + tail + FRAME_HEADER_SIZE + next.length;
+        // What is held and what is pending cannot be more than the ring; nor
+        // more frames than the release word counts.
+        if held > size || state.held.len() + 1 >= Release::MAX_HELD {
             return Err(ImageError::FreeBytes {
                 found: 0,
                 payload_size: size,
@@ -484,8 +503,15 @@ impl Core {
         let id = state.hold(FRAME_HEADER_SIZE + next.length, end, false);
         state.expected = next.sequence.wrapping_add(1);
         state.cursor = Some(end);
+        state.buried = None;
         state.writer_seen = true;
-        state.died = None;
+        if restarts
+            || state
+                .died
+                .is_some_and(|(_, successor)| next.sequence >= successor)
+        {
+            state.died = None;
+        }
         state.stats.frames += 1;
         state.stats.bytes += next.length;
 
@@ -543,7 +569,7 @@ impl Core {
     }
 
     /// Polls of a writer that is between two stores.
-    const SETTLING: u32 = if cfg!(loom) { 4 } else { 1000 };
+    const SETTLING: u32 = if cfg!(loom) { 4 } else { 50 };
 
     /// Whether everything that we do not hold is pending.
     fn is_full(&self, state: &State) -> Result<bool, Fault> {
@@ -585,13 +611,14 @@ impl Core {
         Ok(Some(Next::at(0, header, end, Some(marker))))
     }
 
-    /// Whether published frames are in the ring, tokens or not.
-    fn has_unread(&self, state: &State) -> Result<bool, Fault> {
+    /// Where published frames are in the ring, tokens or not.
+    fn unread(&self, state: &State) -> Result<Option<(u64, u64)>, Fault> {
         let free = self.shared.load_free()?;
         let full = free + state.held_bytes == 0;
         let whole = free + state.held_bytes >= self.shared.size();
-        let moved = self.shared.load_read_pos()? != self.shared.load_write_pos()?;
-        Ok(!whole && (moved || full))
+        let positions = (self.shared.load_read_pos()?, self.shared.load_write_pos()?);
+        let moved = positions.0 != positions.1;
+        Ok((!whole && (moved || full)).then_some(positions))
     }
 
     /// Gives back the released items at the front; `false` when the credit
@@ -633,29 +660,37 @@ impl Core {
     /// Puts the ring in order after writer `pid` died, or after one that left
     /// (0) a frame without a token. While that lasts the claim is ours, so that
     /// no new writer attaches to a half-mended ring.
-    fn bury(&self, pid: u64) -> Result<bool, Fault> {
+    ///
+    /// Gives the number that the next writer's frames begin with; `None` when a
+    /// writer has come meanwhile.
+    fn bury(&self, pid: u64) -> Result<Option<u64>, Fault> {
         let shared = &self.shared;
-        let own = process::current();
         // AcqRel: acquire pairs with the dead writer's last stores; release
         // with the next writer's look at the claim.
         let claim =
             shared
                 .writer_pid
-                .compare_exchange(pid, own, Ordering::AcqRel, Ordering::Acquire);
+                .compare_exchange(pid, self.own, Ordering::AcqRel, Ordering::Acquire);
         if claim.is_err() {
-            return Ok(false);
+            return Ok(None);
         }
         let settled = settle::settle(shared);
         shared.unstamp_writer();
-        // Release: what was mended is seen by who attaches next.
-        shared.writer_pid.store(0, Ordering::Release);
-        settled?;
-        tracing::warn!(buffer = %shared.name, pid, "the writer left its buffer in disorder; it is in order again");
-        Ok(true)
+        // Release: what was mended is seen by who attaches next. Other writers
+        // claim with a plain store, perhaps over ours: that one stays.
+        let _ =
+            shared
+                .writer_pid
+                .compare_exchange(self.own, 0, Ordering::Release, Ordering::Relaxed);
+        let next = settled?;
+        if pid != 0 {
+            tracing::warn!(buffer = %shared.name, pid, "the writer died; its buffer is in order again");
+        }
+        Ok(Some(next))
     }
 
     fn close(&mut self) -> Result<(), platform::Error> {
-        if std::mem::replace(&mut self.closed, true) {
+        if std::mem::replace(&mut self.closed, true) || self.own != process::current() {
             return Ok(());
         }
         let shared = &self.shared;
@@ -791,21 +826,39 @@ impl<L: RawMutex> Arrival<'_, L> {
             return Ok(None);
         }
         for _ in 0..2 {
+            let mut unsettled = false;
             while core.shared.data_ready.try_wait().map_err(Fault::from)? {
                 match core.take(&mut state)? {
                     Take::Frame(taken) => return Ok(Some(taken)),
                     Take::Nothing => {}
-                    Take::Unsettled => return Ok(None),
+                    Take::Unsettled => {
+                        unsettled = true;
+                        break;
+                    }
+                }
+                if core.unread(&state)?.is_none() {
+                    core.shared
+                        .data_ready
+                        .take_up_to(u32::MAX)
+                        .map_err(Fault::from)?;
                 }
             }
-            // A published frame without a token: somebody died at it, and its
-            // successor did not mend it (section 8.9).
-            if !core.has_unread(&state)? || !core.bury(0)? {
+            // A published frame without a token, or stores half done by nobody:
+            // somebody died at it, and its successor did not mend it (section
+            // 8.9). Once is enough for one place.
+            let unread = core.unread(&state)?;
+            if !unsettled && (unread.is_none() || unread == state.buried) {
                 break;
             }
+            if core.bury(0)?.is_none() {
+                return Ok(None);
+            }
             state.cursor = None;
+            state.buried = core.unread(&state)?;
         }
-        Err(state.died.map_or(Ended::Closed, Ended::Died))
+        Err(state
+            .died
+            .map_or(Ended::Closed, |(pid, _)| Ended::Died(pid)))
     }
 }
 
@@ -860,10 +913,11 @@ impl<L: RawMutex> WaitSource for Arrival<'_, L> {
                     state.died = None;
                     return Ok(None);
                 }
-                // Under the lock: nobody else of ours is half-way through a frame.
-                if core.bury(pid)? {
+                // Under the lock: no position of ours moves meanwhile.
+                if let Some(next) = core.bury(pid)? {
                     state.cursor = None;
-                    state.died = Some(pid);
+                    state.died = Some((pid, next));
+                    state.buried = core.unread(&state)?;
                 }
             }
         }
@@ -969,39 +1023,24 @@ impl<'r, L: RawMutex> Iterator for Frames<'r, L> {
     }
 }
 
-/// The metadata block's content, in place. It is written once and never changes.
-#[derive(Debug)]
-pub struct Metadata<'r>(LentBytes<'r>);
-
-impl Deref for Metadata<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsRef<[u8]> for Metadata<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-fn metadata(shared: &Shared) -> Result<Option<Metadata<'_>>, ImageError> {
+fn metadata(shared: &Shared) -> Result<Option<Vec<u8>>, ImageError> {
     // Acquire: pairs with the writer's release store of a complete block.
     let written = shared.metadata_written.load(Ordering::Acquire);
     if written == 0 {
         return Ok(None);
     }
-    let length = shared
+    let damaged = |_: OutOfRange| ImageError::MetadataWritten {
+        found: written,
+        metadata_size: shared.layout.metadata_size(),
+    };
+    let length = shared.metadata.read_u64(0).map_err(damaged)?;
+    let Some(length) = check_metadata(&shared.layout, written, length)? else {
+        return Ok(None);
+    };
+    let mut copy = vec![0; index(length)];
+    shared
         .metadata
-        .read_u64(0)
-        .map_err(|_| ImageError::MetadataWritten {
-            found: written,
-            metadata_size: shared.layout.metadata_size(),
-        })?;
-    match check_metadata(&shared.layout, written, length)? {
-        Some(length) => Ok(Some(Metadata(lend::metadata(shared, length)?))),
-        None => Ok(None),
-    }
+        .read(index(METADATA_PREFIX_SIZE), &mut copy)
+        .map_err(damaged)?;
+    Ok(Some(copy))
 }

@@ -122,11 +122,8 @@ fn settle_tokens(shared: &Shared, write: u64, native: bool) -> Result<(Chain, u6
             continue;
         }
         if tokens > chain.frames {
-            for _ in chain.frames..tokens {
-                if !shared.data_ready.try_wait()? {
-                    break;
-                }
-            }
+            let surplus = u32::try_from(tokens - chain.frames).unwrap_or(u32::MAX);
+            shared.data_ready.take_up_to(surplus)?;
         } else if tokens < chain.frames {
             // A native reader ignores a token without a frame, so one too many
             // does no harm. A foreign one would read stale bytes.
@@ -171,12 +168,22 @@ fn pending(shared: &Shared, read: u64, write: u64) -> Result<Chain, ImageError> 
     let consumed = shared.read_count.load(Ordering::Acquire);
     // Equal positions mean empty or full. A full ring has no credit, and more
     // written than read.
-    if free > 0 || written <= consumed {
-        return Ok(Chain::default());
+    if free == 0 && written > consumed {
+        // The counts of other implementations drift: a chain that does not close
+        // is not one.
+        return Ok(chain::walk(shared, read, write).unwrap_or_default());
     }
-    // The counts of other implementations drift: a chain that does not close
-    // is not one.
-    Ok(chain::walk(shared, read, write).unwrap_or_default())
+    if free > 0 && free < shared.size() && shared.load_release().is_native() {
+        // A foreign writer that died between its position and its credit, with
+        // the lap's last frame: unread frames go on where the reader left off,
+        // which no stale bytes do. Acquire: pairs with the reader's store.
+        let last = shared.last_sequence.load(Ordering::Acquire);
+        let chain = chain::walk(shared, read, write).unwrap_or_default();
+        if chain.is_lap_from(last.wrapping_add(1), free) {
+            return Ok(chain);
+        }
+    }
+    Ok(Chain::default())
 }
 
 /// Makes the credit equal to what is neither pending nor held.
@@ -209,10 +216,11 @@ fn settle_credit(
     loop {
         let before = shared.load_release();
         let free = shared.load_free()?;
-        // Acquire: pairs with the reader's release store.
-        let consumed = shared.read_count.load(Ordering::Acquire);
         // Looked at again: the reader may have moved since the tokens were settled.
         let pending = pending(shared, shared.load_read_pos()?, write)?.frames > 0;
+        // After that look: what was pending then and is not, is counted here.
+        // Acquire: pairs with the reader's release store.
+        let consumed = shared.read_count.load(Ordering::Acquire);
         if before.is_busy() || shared.load_release() != before {
             if deadline.expired() {
                 // A reader stopped in mid-release: leave the credit as it is.

@@ -85,6 +85,8 @@ struct State {
     pace: Pace,
     stats: WriterStats,
     attached: bool,
+    /// The process that attached; its claim is what makes the writer's side ours.
+    own: u64,
 }
 
 impl Writer {
@@ -101,7 +103,8 @@ impl Writer {
     ///
     /// [`AttachError::NotFound`] when there is no such buffer,
     /// [`AttachError::WriterAlreadyConnected`] when a living writer has it; see
-    /// [`AttachError`]. A failed attempt changes nothing.
+    /// [`AttachError`]. While a reader of another process puts the buffer in
+    /// order after a dead writer, this waits for it, up to two seconds.
     pub fn open(name: &str) -> Result<Self, AttachError> {
         Self::open_with(name, &WriterConfig::default())
     }
@@ -194,6 +197,7 @@ impl Writer {
             pace: Pace::new(LIVENESS_SLICE),
             stats: WriterStats::default(),
             attached: true,
+            own: process::current(),
         };
         let waiter = Waiter::new(config.wait_strategy);
         Ok(Self {
@@ -351,17 +355,15 @@ impl Writer {
             place,
             inconsistent: None,
             passing: false,
+            passes: 0,
         };
         if waiter.wait(&mut room, timeout)?.is_some() {
             return Ok(place);
         }
-        Err(match room.inconsistent {
-            Some(source) => corrupt(shared, source),
-            None => WriteError::Full {
-                name: shared.name.clone(),
-                needed: place.cost,
-                free: shared.free.load(Ordering::Relaxed),
-            },
+        Err(WriteError::Full {
+            name: shared.name.clone(),
+            needed: place.cost,
+            free: shared.free.load(Ordering::Relaxed),
         })
     }
 
@@ -500,7 +502,10 @@ impl Writer {
         if !std::mem::take(&mut self.state.attached) {
             return Ok(());
         }
-        disclaim(&self.shared);
+        // A forked child has a copy of this writer, and not its claim.
+        if self.state.own != process::current() || !disclaim(&self.shared) {
+            return Ok(());
+        }
         // One token without a frame wakes a waiting reader (section 8.6).
         self.shared.data_ready.post()
     }
@@ -546,20 +551,19 @@ fn claim(shared: &Shared, reader: u64) -> Result<(), AttachError> {
     }
 }
 
-/// Gives the claim up, unless it is not ours any more.
-fn disclaim(shared: &Shared) {
-    // Relaxed: we stored it; nobody else does while we are attached.
-    if shared.writer_pid.load(Ordering::Relaxed) != process::current() {
-        return;
+/// Gives the claim up, unless it is not ours any more; gives whether it was.
+fn disclaim(shared: &Shared) -> bool {
+    let own = process::current();
+    // Relaxed: compared with our own store.
+    if shared.writer_pid.load(Ordering::Relaxed) != own {
+        return false;
     }
     shared.unstamp_writer();
     // Release: our commits and posts happen before the reader sees that we left.
-    let _ = shared.writer_pid.compare_exchange(
-        process::current(),
-        0,
-        Ordering::Release,
-        Ordering::Relaxed,
-    );
+    shared
+        .writer_pid
+        .compare_exchange(own, 0, Ordering::Release, Ordering::Relaxed)
+        .is_ok()
 }
 
 #[cold]
@@ -605,9 +609,14 @@ struct Room<'w> {
     inconsistent: Option<ImageError>,
     /// The last look found the reader between two stores.
     passing: bool,
+    /// How often it was looked at again for that.
+    passes: u32,
 }
 
 impl Room<'_> {
+    /// Looks at a reader between two stores before it is taken to be stuck there.
+    const PASSES: u32 = 10_000;
+
     /// Whether the place is free.
     #[inline]
     fn is_free(&mut self) -> Result<bool, WriteError> {
@@ -619,6 +628,16 @@ impl Room<'_> {
                 name: shared.name.clone(),
             });
         }
+        // On the same line. Other writers claim without asking; two at once would
+        // overwrite each other. Relaxed: compared with our own store.
+        let writer = shared.writer_pid.load(Ordering::Relaxed);
+        if writer != self.state.own {
+            return Err(WriteError::Displaced {
+                name: shared.name.clone(),
+                pid: writer,
+            });
+        }
+        self.inconsistent = None;
         let free = shared
             .load_free()
             .map_err(|source| corrupt(shared, source))?;
@@ -652,7 +671,7 @@ impl Room<'_> {
         } else if from == self.state.write_pos && release.is_native() {
             // Nothing, or one lap exactly. Acquire: pairs with the reader's
             // release store.
-            free == size && release.has_all(shared.read_count.load(Ordering::Acquire))
+            release.has_all(shared.read_count.load(Ordering::Acquire))
         } else {
             free <= size - distance(size, from, self.state.write_pos)
         };
@@ -693,17 +712,25 @@ impl WaitSource for Room<'_> {
     fn park(&mut self, until: Deadline) -> Result<Option<()>, WriteError> {
         let failed = |source| system(self.shared, source);
         // Old tokens say nothing of now.
-        while self.shared.space_ready.try_wait().map_err(failed)? {}
+        self.shared
+            .space_ready
+            .take_up_to(u32::MAX)
+            .map_err(failed)?;
         // SeqCst: pairs with the fence in the reader's release. Either we see
         // its credit here, or it sees no token and posts one.
         fence(Ordering::SeqCst);
         if self.is_free()? {
             return Ok(Some(()));
         }
-        if std::mem::take(&mut self.passing) {
+        if std::mem::take(&mut self.passing) && self.passes < Self::PASSES {
             // The reader's next store, which no token follows, may do.
+            self.passes += 1;
             yield_now();
             return self.poll();
+        }
+        if let Some(source) = self.inconsistent {
+            // It stayed: no reader is that slow between two stores.
+            return Err(corrupt(self.shared, source));
         }
         let failed = |source| system(self.shared, source);
         self.shared.space_ready.wait_until(until).map_err(failed)?;
@@ -769,10 +796,10 @@ fn commit(
     state.stats.bytes += length;
     state.stats.wraps += u64::from(place.marker.is_some());
     // The post carries the release that the reader's wait acquires.
-    shared
-        .data_ready
-        .post()
-        .map_err(|source| system(shared, source))?;
+    if let Err(error) = shared.data_ready.post() {
+        // At its maximum: the frame is published, and tokens there are enough.
+        tracing::debug!(buffer = %shared.name, %error, "a frame was published without a token");
+    }
     if state.stats.frames.is_multiple_of(Writer::DRAIN_INTERVAL) {
         drain_space_tokens(shared);
     }
@@ -783,7 +810,8 @@ fn commit(
 /// room: at 2^31 they would fail.
 #[cold]
 fn drain_space_tokens(shared: &Shared) {
-    while shared.space_ready.try_wait().unwrap_or(false) {}
+    // Damage shows when the writer must wait.
+    let _ = shared.space_ready.take_up_to(u32::MAX);
 }
 
 /// A frame being filled in place in the ring.

@@ -273,6 +273,12 @@ fn kill_writer(which: usize, number: u64, takeover_first: bool) -> bool {
         // Before the first writer's claim nobody was ever there.
         assert!(end.is_some() || !attached, "the end was not noticed");
         if outcome.killed && !outcome.said("closed") && end.is_some() {
+            // Dead, unless it died before its claim or after it had left.
+            let left = before > 0 || acknowledged == scenario.frames.len() as u64;
+            assert!(
+                left || matches!(end, Some(ReadError::WriterDead { .. })),
+                "{end:?}"
+            );
             let status = reader.status();
             assert_eq!(
                 status.writer_pid, 0,

@@ -4,9 +4,10 @@
 
 use polyshm_wire::zerobuffer::offset;
 use polyshm_zerobuffer::{
-    BufferConfig, ReadError, Reader, Writer,
+    BufferConfig, ReadError, Reader, WriteError, Writer,
     testing::{HeapBuffer, TestData},
 };
+use std::time::Duration;
 
 fn buffer() -> (HeapBuffer, Reader, Writer) {
     let buffer = HeapBuffer::new(&BufferConfig::new(64, 256)).unwrap();
@@ -189,4 +190,124 @@ fn the_numbering_goes_on_after_every_kind_of_reader() {
     send(&mut writer, 2, 40);
     vanish(&buffer, writer);
     assert_eq!(buffer.writer().unwrap().try_write(&[1]).unwrap(), 3);
+}
+
+/// Frames that a dead writer left are read before its death is told, and it
+/// stays a death.
+#[test]
+fn death_is_not_told_as_a_close() {
+    let (buffer, reader, mut writer) = buffer();
+    send(&mut writer, 1, 40);
+    assert!(buffer.data_ready().try_wait().unwrap());
+    std::mem::forget(writer);
+    // A pid that nobody has.
+    buffer.poke(offset::WRITER_PID, &0x7FFF_FFF0u64.to_le_bytes());
+    let frame = reader
+        .read(Duration::from_secs(5))
+        .expect("it was published");
+    assert_eq!(frame.sequence(), 1);
+    drop(frame);
+    for _ in 0..2 {
+        let end = reader.read(Duration::from_secs(5));
+        assert!(
+            matches!(
+                end,
+                Err(ReadError::WriterDead {
+                    pid: 0x7FFF_FFF0,
+                    ..
+                })
+            ),
+            "{end:?}"
+        );
+    }
+    let mut next = buffer.writer().unwrap();
+    send(&mut next, 2, 40);
+    receive(&reader, 2);
+    next.close().unwrap();
+    let end = reader.read(Duration::from_secs(5));
+    assert!(
+        matches!(end, Err(ReadError::WriterClosed { .. })),
+        "{end:?}"
+    );
+}
+
+/// A foreign writer stored the position of the frame that completes a lap, and
+/// died before it took the credit: what was committed before must survive.
+#[test]
+fn a_lap_completed_without_its_credit_keeps_the_frames_before() {
+    let (buffer, reader, mut writer) = buffer();
+    send(&mut writer, 1, 112);
+    send(&mut writer, 2, 112);
+    assert!(buffer.data_ready().try_wait().unwrap());
+    vanish(&buffer, writer);
+    add(&buffer, offset::PAYLOAD_FREE_BYTES, 128);
+    let mut writer = buffer.writer().unwrap();
+    receive(&reader, 1);
+    receive(&reader, 2);
+    everything_is_back(&buffer, &reader, &mut writer);
+}
+
+/// More held and pending than there is ring, by a hostile position.
+#[test]
+fn more_than_the_ring_is_damage_and_no_panic() {
+    let (buffer, reader, mut writer) = buffer();
+    send(&mut writer, 1, 84);
+    let held = reader.try_read().unwrap().expect("it was sent");
+    buffer.poke(offset::PAYLOAD_READ_POS, &0u64.to_le_bytes());
+    buffer.poke(offset::PAYLOAD_FREE_BYTES, &0u64.to_le_bytes());
+    buffer.poke(offset::PAYLOAD_WRITE_POS, &255u64.to_le_bytes());
+    let ring = 128 + 64;
+    buffer.poke(ring, &200u64.to_le_bytes());
+    buffer.poke(ring + 8, &2u64.to_le_bytes());
+    buffer.data_ready().post().unwrap();
+    assert!(matches!(reader.try_read(), Err(ReadError::Corrupt { .. })));
+    drop(held);
+}
+
+/// Nobody is attached, the credit is too low, and a token is left over.
+#[test]
+fn stores_half_done_by_nobody_do_not_hide_the_end() {
+    let (buffer, reader, mut writer) = buffer();
+    send(&mut writer, 1, 40);
+    receive(&reader, 1);
+    vanish(&buffer, writer);
+    add(&buffer, offset::PAYLOAD_FREE_BYTES, -50);
+    buffer.data_ready().post().unwrap();
+    assert!(matches!(
+        reader.try_read(),
+        Err(ReadError::WriterClosed { .. })
+    ));
+    everything_is_back(&buffer, &reader, &mut buffer.writer().unwrap());
+}
+
+/// Others claim without asking: whoever lost the claim must stop.
+#[test]
+fn a_writer_that_lost_its_claim_writes_no_more() {
+    let (buffer, _reader, mut writer) = buffer();
+    buffer.poke(offset::WRITER_PID, &1u64.to_le_bytes());
+    assert!(matches!(
+        writer.try_write(&[1]),
+        Err(WriteError::Displaced { pid: 1, .. })
+    ));
+    drop(writer);
+    assert_eq!(
+        buffer.header().unwrap().writer_pid.get(),
+        1,
+        "it is not ours to give up"
+    );
+    assert_eq!(buffer.data_ready().value(), Some(0));
+}
+
+/// Half the ring is filled and charged, and not published: no lap.
+#[test]
+fn an_unpublished_frame_of_half_the_ring_is_not_taken_for_a_lap() {
+    let (buffer, reader, mut writer) = buffer();
+    send(&mut writer, 1, 112);
+    assert!(buffer.data_ready().try_wait().unwrap());
+    vanish(&buffer, writer);
+    buffer.poke(offset::PAYLOAD_WRITE_POS, &0u64.to_le_bytes());
+    buffer.poke(offset::PAYLOAD_WRITTEN_COUNT, &0u64.to_le_bytes());
+    let mut writer = buffer.writer().unwrap();
+    assert!(reader.try_read().unwrap().is_none());
+    everything_is_back(&buffer, &reader, &mut writer);
 }

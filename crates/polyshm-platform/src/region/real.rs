@@ -6,7 +6,7 @@ use crate::{
     sync::{AtomicU32, AtomicU64, Ordering},
 };
 use memmap2::MmapRaw;
-use std::{cell::UnsafeCell, fmt, ptr::NonNull, sync::Arc};
+use std::{cell::UnsafeCell, fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
 
 /// The bytes of a segment, mapped into this process, or a heap stand-in.
 ///
@@ -426,9 +426,10 @@ impl Bytes {
         len: usize,
     ) -> std::result::Result<LentBytes<'_>, OutOfRange> {
         let at = self.at(offset, len)?;
-        // SAFETY: in range; mapped for the lifetime of `self`; unchanged while
-        // lent, by the caller's promise. u8 has no invalid values.
-        Ok(LentBytes(unsafe { std::slice::from_raw_parts(at, len) }))
+        Ok(LentBytes {
+            bytes: slice(at, len),
+            _from: PhantomData,
+        })
     }
 
     /// Lends bytes as a slice to be filled.
@@ -449,39 +450,58 @@ impl Bytes {
         len: usize,
     ) -> std::result::Result<LentBytesMut<'_>, OutOfRange> {
         let at = self.at_mut(offset, len)?;
-        // SAFETY: in range, writable and mapped for the lifetime of `self`;
-        // ours alone while lent, by the caller's promise.
-        Ok(LentBytesMut(unsafe {
-            std::slice::from_raw_parts_mut(at, len)
-        }))
+        Ok(LentBytesMut {
+            bytes: slice(at, len),
+            _from: PhantomData,
+        })
     }
 }
 
+/// The slice at an address that `Bytes::at` gave, which is never null.
+#[inline]
+fn slice(at: *mut u8, len: usize) -> NonNull<[u8]> {
+    let at = NonNull::new(at).unwrap_or(NonNull::dangling());
+    NonNull::slice_from_raw_parts(at, len)
+}
+
 /// Bytes of a region that are ours to read for a while.
+///
+/// Holds a pointer and no reference: a reference would claim the bytes until
+/// the end of every function that the loan is passed to, also past the moment
+/// in which that function gives them away.
 #[derive(Debug)]
-pub struct LentBytes<'a>(&'a [u8]);
+pub struct LentBytes<'a> {
+    bytes: NonNull<[u8]>,
+    _from: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: as `&[u8]`, which it stands for.
+unsafe impl Send for LentBytes<'_> {}
+// SAFETY: as `&[u8]`, which it stands for.
+unsafe impl Sync for LentBytes<'_> {}
 
 impl std::ops::Deref for LentBytes<'_> {
     type Target = [u8];
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.0
+        // SAFETY: `lend` checked the range, and its caller promised that the
+        // bytes do not change until the loan is dropped.
+        unsafe { self.bytes.as_ref() }
     }
 }
 
-/// Bytes of a region that are ours to fill for a while.
+/// Bytes of a region that are ours to fill for a while; see [`LentBytes`].
 #[derive(Debug)]
-pub struct LentBytesMut<'a>(&'a mut [u8]);
-
-impl std::ops::Deref for LentBytesMut<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.0
-    }
+pub struct LentBytesMut<'a> {
+    bytes: NonNull<[u8]>,
+    _from: PhantomData<&'a mut [u8]>,
 }
+
+// SAFETY: as `&mut [u8]`, which it stands for.
+unsafe impl Send for LentBytesMut<'_> {}
+// SAFETY: as `&mut [u8]`, which it stands for.
+unsafe impl Sync for LentBytesMut<'_> {}
 
 impl LentBytesMut<'_> {
     /// Ends the loan: from here on the bytes may be given away.
@@ -489,9 +509,21 @@ impl LentBytesMut<'_> {
     pub fn end(self) {}
 }
 
+impl std::ops::Deref for LentBytesMut<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `lend_mut` checked the range, and its caller promised that
+        // the bytes are ours alone until the loan is dropped.
+        unsafe { self.bytes.as_ref() }
+    }
+}
+
 impl std::ops::DerefMut for LentBytesMut<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.0
+        // SAFETY: as in `deref`; `&mut self` makes it the only slice of them.
+        unsafe { self.bytes.as_mut() }
     }
 }

@@ -49,6 +49,10 @@ impl Segment {
         match self.0 {}
     }
 
+    pub(crate) fn peek(&self, _into: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
     pub(crate) fn identity(&self) -> io::Result<Identity> {
         match self.0 {}
     }
@@ -79,6 +83,10 @@ impl NamedSemaphore {
     }
 
     pub(crate) fn try_wait(&self) -> io::Result<bool> {
+        match self.0 {}
+    }
+
+    pub(crate) fn take_up_to(&self, _count: u32) -> io::Result<u32> {
         match self.0 {}
     }
 

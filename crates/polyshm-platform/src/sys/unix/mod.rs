@@ -21,7 +21,12 @@ use rustix::{
     io::Errno,
     shm,
 };
-use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
 
 /// The processors that are running, whatever part of them this thread may use:
 /// a peer may be bound to another.
@@ -94,6 +99,10 @@ impl Segment {
 
     pub(crate) fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    pub(crate) fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(into, 0)
     }
 
     pub(crate) fn identity(&self) -> io::Result<Identity> {

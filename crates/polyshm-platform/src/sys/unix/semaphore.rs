@@ -64,7 +64,13 @@ impl NamedSemaphore {
     /// Takes a token if there is one.
     #[inline]
     pub(crate) fn try_wait(&self) -> io::Result<bool> {
-        tokens::try_wait(self.0)
+        Ok(self.take_up_to(1)? == 1)
+    }
+
+    /// Takes at most `count` tokens; gives how many.
+    #[inline]
+    pub(crate) fn take_up_to(&self, count: u32) -> io::Result<u32> {
+        tokens::take_up_to(self.0, count)
     }
 
     /// The value, where the system can tell.

@@ -35,18 +35,20 @@ fn word(sem: &NonNull<libc::sem_t>) -> &AtomicU64 {
 }
 
 #[inline]
-#[expect(clippy::unnecessary_wraps, reason = "other systems' calls can fail")]
-pub(super) fn try_wait(sem: NonNull<libc::sem_t>) -> io::Result<bool> {
+pub(super) fn take_up_to(sem: NonNull<libc::sem_t>, count: u32) -> io::Result<u32> {
     let word = word(&sem);
     let mut now = word.load(Ordering::Relaxed);
-    while now & VALUE != 0 {
-        // Acquire: pairs with the release of the post whose token this is.
-        match word.compare_exchange_weak(now, now - 1, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => return Ok(true),
+    loop {
+        let taken = (now & VALUE).min(u64::from(count));
+        if taken == 0 {
+            return Ok(0);
+        }
+        // Acquire: pairs with the release of the posts whose tokens these are.
+        match word.compare_exchange_weak(now, now - taken, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => return Ok(taken as u32),
             Err(other) => now = other,
         }
     }
-    Ok(false)
 }
 
 #[inline]

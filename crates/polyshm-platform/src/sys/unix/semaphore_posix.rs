@@ -7,8 +7,18 @@ use std::{io, ptr::NonNull, time::Duration};
 /// Between two tries: POSIX has no wait on the monotonic clock.
 const NAP: Duration = Duration::from_micros(200);
 
+/// Takes them one by one: those that were there at the start, at most.
+pub(super) fn take_up_to(sem: NonNull<libc::sem_t>, count: u32) -> io::Result<u32> {
+    let limit = value(sem).map_or(count, |value| value.min(count));
+    let mut taken = 0;
+    while taken < limit && try_wait(sem)? {
+        taken += 1;
+    }
+    Ok(taken)
+}
+
 #[inline]
-pub(super) fn try_wait(sem: NonNull<libc::sem_t>) -> io::Result<bool> {
+fn try_wait(sem: NonNull<libc::sem_t>) -> io::Result<bool> {
     loop {
         // SAFETY: only `NamedSemaphore` calls, between `sem_open` and `sem_close`.
         match check(unsafe { libc::sem_trywait(sem.as_ptr()) }) {
