@@ -45,6 +45,9 @@ pub(crate) struct Shared {
     /// A hint that credit came back; `free` is the truth.
     pub(crate) space_ready: Semaphore,
     pub(crate) patience: Patience,
+    /// Held for its destructor: a heap buffer has one of each side.
+    #[cfg(any(feature = "testing", test))]
+    pub(crate) side: Option<crate::testing::Side>,
 }
 
 /// What a native reader tells a writer that takes over from a dead one: how far
@@ -144,6 +147,8 @@ impl Shared {
             data_ready,
             space_ready,
             patience: Patience::USUAL,
+            #[cfg(any(feature = "testing", test))]
+            side: None,
         })
     }
 

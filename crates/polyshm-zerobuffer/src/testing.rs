@@ -7,9 +7,15 @@ use crate::{
 use polyshm_platform::{Region, Semaphore, Waiter};
 use polyshm_wire::zerobuffer::{ImageError, Layout, Oieb};
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
+
+/// What errors call it.
+const NAME: &str = "heap";
 
 /// A buffer without an operating system: the bytes are on the heap, the
 /// semaphores in this process, and both sides are this process.
@@ -33,6 +39,29 @@ pub struct HeapBuffer {
     data_ready: Semaphore,
     space_ready: Semaphore,
     patience: Patience,
+    sides: Arc<Sides>,
+}
+
+/// Which sides are taken: the slices that a side lends are only its own while
+/// it is the only one.
+#[derive(Debug, Default)]
+struct Sides {
+    reader: AtomicBool,
+    writer: AtomicBool,
+}
+
+/// One side, taken until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Side {
+    sides: Arc<Sides>,
+    of: fn(&Sides) -> &AtomicBool,
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // Release: pairs with the acquire of who takes it next.
+        (self.of)(&self.sides).store(false, Ordering::Release);
+    }
 }
 
 impl HeapBuffer {
@@ -45,7 +74,7 @@ impl HeapBuffer {
         let layout =
             Layout::for_request(config.metadata_size, config.payload_size).map_err(|source| {
                 CreateError::Layout {
-                    name: "heap".to_owned(),
+                    name: NAME.to_owned(),
                     source,
                 }
             })?;
@@ -54,7 +83,7 @@ impl HeapBuffer {
             Ok(shared) => shared.publish(),
             Err(source) => {
                 return Err(CreateError::NameTaken {
-                    name: "heap".to_owned(),
+                    name: NAME.to_owned(),
                     source,
                 });
             }
@@ -80,41 +109,56 @@ impl HeapBuffer {
             data_ready: Semaphore::local(tokens),
             space_ready: Semaphore::local(0),
             patience: Patience::USUAL,
+            sides: Arc::default(),
         }
     }
 
     fn shared(&self, layout: Layout) -> Result<Shared, ImageError> {
         let (data, space) = (self.data_ready.clone(), self.space_ready.clone());
-        let mut shared = Shared::new(&self.region, Arc::from("heap"), layout, data, space)?;
+        let mut shared = Shared::new(&self.region, Arc::from(NAME), layout, data, space)?;
         shared.patience = self.patience;
         Ok(shared)
     }
 
-    fn checked(&self) -> Result<Shared, AttachError> {
-        let name = || "heap".to_owned();
-        let invalid = |source| AttachError::Invalid {
-            name: name(),
-            source,
-        };
-        let header = Shared::snapshot(&self.region).map_err(invalid)?;
-        let header = header.ok_or_else(|| AttachError::NotReady { name: name() })?;
-        let layout = Layout::from_header(&header, self.region.len() as u64).map_err(invalid)?;
-        header.check(&layout).map_err(invalid)?;
-        self.shared(layout).map_err(invalid)
+    fn checked(&self) -> Result<Shared, ImageError> {
+        let unpublished = ImageError::OiebSize { found: 0 };
+        let header = Shared::snapshot(&self.region)?.ok_or(unpublished)?;
+        let layout = Layout::from_header(&header, self.region.len() as u64)?;
+        header.check(&layout)?;
+        self.shared(layout)
+    }
+
+    /// Takes a side, unless somebody has it.
+    fn take(&self, of: fn(&Sides) -> &AtomicBool) -> Option<Side> {
+        // Acquire: pairs with the release of the one before.
+        let taken = of(&self.sides).swap(true, Ordering::Acquire);
+        (!taken).then(|| Side {
+            sides: Arc::clone(&self.sides),
+            of,
+        })
     }
 
     /// The reader's side. It goes on where the image's reader was.
     ///
     /// # Errors
     ///
-    /// [`AttachError::Invalid`] for an image that is no buffer.
-    pub fn reader(&self) -> Result<Reader, AttachError> {
-        let shared = self.checked()?;
-        let invalid = |source| AttachError::Invalid {
-            name: "heap".to_owned(),
+    /// [`CreateError::NameTaken`] for an image that is no buffer, and
+    /// [`CreateError::ReaderAlreadyConnected`] while there is a reader.
+    pub fn reader(&self) -> Result<Reader, CreateError> {
+        let name = || NAME.to_owned();
+        let invalid = |source| CreateError::NameTaken {
+            name: name(),
             source,
         };
+        let mut shared = self.checked().map_err(invalid)?;
         let read = shared.load_read_pos().map_err(invalid)?;
+        let Some(side) = self.take(|sides| &sides.reader) else {
+            return Err(CreateError::ReaderAlreadyConnected {
+                name: name(),
+                pid: None,
+            });
+        };
+        shared.side = Some(side);
         // Behind a marker the first header is at 0.
         let expected = [read, 0]
             .into_iter()
@@ -151,7 +195,24 @@ impl HeapBuffer {
     ///
     /// As [`Writer::open_with`].
     pub fn writer_with(&self, config: &WriterConfig) -> Result<Writer, AttachError> {
-        Writer::attach(self.checked()?, config)
+        let name = || NAME.to_owned();
+        let mut shared = self.checked().map_err(|source| AttachError::Invalid {
+            name: name(),
+            source,
+        })?;
+        let Some(side) = self.take(|sides| &sides.writer) else {
+            let pid = polyshm_platform::process::current();
+            return Err(AttachError::WriterAlreadyConnected { name: name(), pid });
+        };
+        shared.side = Some(side);
+        Writer::attach(shared, config)
+    }
+
+    /// Ends a writer without a word, as if its process had died; its claim
+    /// stays behind.
+    pub fn abandon(&self, writer: Writer) {
+        std::mem::forget(writer);
+        self.sides.writer.store(false, Ordering::Release);
     }
 
     /// A copy of all bytes.
@@ -175,6 +236,9 @@ impl HeapBuffer {
 
     /// Overwrites bytes, as a hostile or broken peer could. What lies outside
     /// is left out.
+    ///
+    /// Like such a peer it does not ask whether somebody has them lent; keep to
+    /// headers and positions while frames are held.
     pub fn poke(&self, offset: usize, bytes: &[u8]) {
         let room = self.region.len().saturating_sub(offset).min(bytes.len());
         if let Ok(target) = self.region.bytes(offset.min(self.region.len()), room) {

@@ -36,7 +36,7 @@ fn add(buffer: &HeapBuffer, at: usize, by: i64) {
 
 /// As if the process were gone, without a word.
 fn vanish(buffer: &HeapBuffer, writer: Writer) {
-    std::mem::forget(writer);
+    buffer.abandon(writer);
     buffer.poke(offset::WRITER_PID, &[0; 8]);
 }
 
@@ -199,7 +199,7 @@ fn death_is_not_told_as_a_close() {
     let (buffer, reader, mut writer) = buffer();
     send(&mut writer, 1, 40);
     assert!(buffer.data_ready().try_wait().unwrap());
-    std::mem::forget(writer);
+    buffer.abandon(writer);
     // A pid that nobody has.
     buffer.poke(offset::WRITER_PID, &0x7FFF_FFF0u64.to_le_bytes());
     let frame = reader
@@ -310,4 +310,14 @@ fn an_unpublished_frame_of_half_the_ring_is_not_taken_for_a_lap() {
     let mut writer = buffer.writer().unwrap();
     assert!(reader.try_read().unwrap().is_none());
     everything_is_back(&buffer, &reader, &mut writer);
+}
+
+#[test]
+fn a_heap_buffer_has_one_of_each_side() {
+    let (buffer, reader, writer) = buffer();
+    assert!(buffer.reader().is_err() && buffer.writer().is_err());
+    drop(writer);
+    drop(buffer.writer().unwrap());
+    drop(reader);
+    drop(buffer.reader().unwrap());
 }
