@@ -8,10 +8,18 @@ use crate::run::{Outcome, Step};
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
     forget_earlier_packages()?;
+    // Nor may a build of an earlier run be taken for this one's.
+    let target = step.workspace.target.join("package-check");
+    if target.exists() {
+        fs::remove_dir_all(&target)
+            .with_context(|| format!("could not remove {}: remove it by hand", target.display()))?;
+    }
     // Dry: nothing is uploaded. With `--workspace` cargo lets the packages find each other in a
     // temporary registry though none is published yet, builds each from its package, and leaves
     // out those with `publish = false`.
-    step.run(step.cargo(&["publish", "--dry-run", "--workspace", "--allow-dirty"]))?;
+    let mut command = step.cargo(&["publish", "--dry-run", "--workspace", "--allow-dirty"]);
+    command.arg("--target-dir").arg(target);
+    step.run(command)?;
     Ok(step.outcome())
 }
 
