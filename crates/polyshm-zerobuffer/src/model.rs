@@ -247,3 +247,30 @@ fn a_second_writer_attaches_while_the_frame_of_a_whole_lap_is_taken() {
         drop(second);
     });
 }
+
+#[test]
+fn a_token_that_is_still_there_stands_for_later_credit() {
+    model(3, || {
+        let buffer = buffer();
+        let reader = buffer.reader().unwrap();
+        let mut writer = buffer.writer().unwrap();
+        // Two of 24 bytes; 48 more need the room of both, and the tail.
+        writer.write(&data(8, 1)).unwrap();
+        writer.write(&data(8, 2)).unwrap();
+        let sender = thread::spawn(move || {
+            writer
+                .write_within(&data(32, 3), Deadline::never())
+                .unwrap();
+            writer
+        });
+        // Each release posts only when no token is left.
+        for (sequence, len) in [(1, 8), (2, 8), (3, 32)] {
+            let frame = reader.read(Deadline::never()).unwrap();
+            assert_eq!(
+                (frame.sequence(), &*frame),
+                (sequence, &data(len, sequence)[..])
+            );
+        }
+        drop(sender.join().unwrap());
+    });
+}

@@ -2,11 +2,13 @@
 //! algorithm is what loom explores.
 //!
 //! Byte copies are relaxed loads and stores of whole cells. A loan is a private
-//! copy that is compared with the region when it ends: bytes that change while
-//! they are lent fail the model.
+//! copy that is compared with the region when it ends, and loom is told of it:
+//! bytes that change while they are lent, or are stored to without a happens-before
+//! since, fail the model.
 
 use super::{InvalidWord, OutOfRange, check_range, check_word};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use loom::cell::UnsafeCell;
 use std::{
     collections::HashMap,
     fmt,
@@ -20,6 +22,8 @@ pub struct Region(Arc<Inner>);
 struct Inner {
     len: usize,
     cells: Vec<AtomicU64>,
+    /// One per cell: loom knows whether a loan of it happened before a store.
+    loans: Vec<UnsafeCell<()>>,
     /// Made on demand; a model uses a place as one word size only.
     halves: Mutex<HashMap<usize, Arc<AtomicU32>>>,
 }
@@ -53,6 +57,7 @@ impl Region {
         Self(Arc::new(Inner {
             len,
             cells,
+            loans: (0..len.div_ceil(8)).map(|_| UnsafeCell::new(())).collect(),
             halves: Mutex::default(),
         }))
     }
@@ -264,6 +269,8 @@ impl Bytes {
                 bytes = cell.load(Ordering::Relaxed).to_le_bytes();
             }
             bytes[at % 8..at % 8 + part].copy_from_slice(&from[done..done + part]);
+            // Fails unless every loan of the cell happened before.
+            self.region.0.loans[at / 8].with_mut(|_| ());
             cell.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
             done += part;
         }
@@ -308,11 +315,20 @@ impl Bytes {
     pub unsafe fn lend(&self, offset: usize, len: usize) -> Result<LentBytes<'_>, OutOfRange> {
         let mut copy = vec![0; len];
         self.read(offset, &mut copy)?;
+        self.note_loan(offset, len);
         Ok(LentBytes {
             of: self,
             offset,
             copy,
         })
+    }
+
+    /// Tells loom that the bytes are read here, by right.
+    fn note_loan(&self, offset: usize, len: usize) {
+        let start = self.start + offset;
+        for loan in &self.region.0.loans[start / 8..(start + len).div_ceil(8)] {
+            loan.with(|_| ());
+        }
     }
 
     /// Lends bytes to be filled; they are stored when the loan ends.
@@ -359,6 +375,7 @@ impl Drop for LentBytes<'_> {
         if std::thread::panicking() {
             return;
         }
+        self.of.note_loan(self.offset, self.copy.len());
         let mut now = vec![0; self.copy.len()];
         let read = self.of.read(self.offset, &mut now);
         assert!(
