@@ -433,10 +433,12 @@ fn remove_if_stale(path: &Path, names: &ObjectNames) -> Result<Option<String>, p
     for directory in lock_directories() {
         let path = directory.join(file);
         let existed = path.exists();
-        match FileLock::try_acquire(&path, Mode::ALL)? {
-            Some(lock) => locks.push((lock, existed)),
-            None => kept = Some("its lock is held".to_owned()),
-        }
+        let Some(lock) = FileLock::try_acquire(&path, Mode::ALL)? else {
+            // Enough to keep it: no need to touch the other directory.
+            kept = Some("its lock is held".to_owned());
+            break;
+        };
+        locks.push((lock, existed));
     }
     if kept.is_none() {
         kept = match find(&names.memory)? {
