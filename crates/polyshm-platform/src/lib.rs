@@ -24,7 +24,9 @@ pub use clock::{Deadline, Pace};
 pub use error::{Error, Result};
 pub use file_lock::FileLock;
 pub use local_lock::LocalLock;
-pub use region::{Bytes, InvalidWord, LentBytes, LentBytesMut, OutOfRange, Region, Word32, Word64};
+pub use region::{
+    Bytes, InvalidWord, LentBytes, LentBytesMut, OutOfRange, Region, Word8, Word32, Word64, Words32,
+};
 pub use semaphore::Semaphore;
-pub use shm::{Access, Identity, Mode, SharedMemory};
+pub use shm::{Access, Identity, Mode, SegmentLock, SharedMemory};
 pub use wait::{LIVENESS_SLICE, WaitSource, WaitStrategy, Waiter, WakeWord};

@@ -67,6 +67,34 @@ pub fn is_alive_stamped(pid: u64, stored: u64) -> bool {
     now == 0 || now == stored
 }
 
+/// A pid and part of its start time in 32 bits, for formats that have no more
+/// to spare: 22 bits of pid (Linux has no larger ones) below 10 of start time.
+/// 0 when the pid is too large.
+///
+/// Another process that took the pid is told apart 1023 times in 1024.
+#[must_use]
+pub fn mark(pid: u64) -> u32 {
+    match u32::try_from(pid) {
+        Ok(small) if small < 1 << MARK_PID_BITS => {
+            let start = start_time(pid).unwrap_or(0) as u32;
+            (start << MARK_PID_BITS) | small
+        }
+        _ => 0,
+    }
+}
+
+/// Whether the process that made `mark` lives; 0 tells nothing and is alive.
+#[must_use]
+pub fn is_alive_marked(mark: u32) -> bool {
+    let pid = u64::from(mark & ((1 << MARK_PID_BITS) - 1));
+    if mark == 0 {
+        return true;
+    }
+    is_alive(pid) && self::mark(pid) == mark
+}
+
+const MARK_PID_BITS: u32 = 22;
+
 /// Ends this process at once, as `kill -9` does.
 #[cfg(crash_points)]
 pub(crate) fn kill_self() -> ! {

@@ -1,8 +1,9 @@
 //! Named shared memory.
 
-use crate::{Error, Result, crash, sys};
+use crate::{Deadline, Error, Result, crash, sys};
 use memmap2::MmapRaw;
-use std::fmt;
+use parking_lot::{Mutex, MutexGuard};
+use std::{fmt, time::Duration};
 
 /// How a segment is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct SharedMemory {
     len: u64,
     identity: Identity,
     access: Access,
+    /// The system's lock belongs to the open file, not to a thread.
+    lock: Mutex<()>,
 }
 
 impl SharedMemory {
@@ -115,6 +118,7 @@ impl SharedMemory {
                 len,
                 identity,
                 access: Access::ReadWrite,
+                lock: Mutex::new(()),
             }),
             Err(source) => {
                 // Only we know of it yet; the error that matters is the first.
@@ -162,6 +166,7 @@ impl SharedMemory {
             len,
             identity,
             access,
+            lock: Mutex::new(()),
         })
     }
 
@@ -214,6 +219,40 @@ impl SharedMemory {
             .map_err(|e| Error::from_io("read", Self::WHAT, &self.name, e))
     }
 
+    /// Takes the advisory lock of the segment: one holder among all threads
+    /// and processes that ask for it. The system gives it up when the holder
+    /// dies. `None` when the deadline passes first; others that hold it are
+    /// looked at every half millisecond.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn lock(&self, deadline: Deadline) -> Result<Option<SegmentLock<'_>>> {
+        const NAP: Duration = Duration::from_micros(500);
+        let thread = match deadline.remaining() {
+            None => self.lock.lock(),
+            Some(left) => match self.lock.try_lock_for(left) {
+                Some(guard) => guard,
+                None => return Ok(None),
+            },
+        };
+        loop {
+            crash::point(crash::Step::FileSystem);
+            let locked = self.handle.try_lock();
+            if locked.map_err(|e| Error::from_io("lock", Self::WHAT, &self.name, e))? {
+                return Ok(Some(SegmentLock {
+                    of: self,
+                    _thread: thread,
+                }));
+            }
+            match deadline.remaining() {
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => std::thread::sleep(NAP.min(left)),
+                None => std::thread::sleep(NAP),
+            }
+        }
+    }
+
     /// Whether the name still stands for this object.
     ///
     /// # Errors
@@ -256,6 +295,21 @@ impl SharedMemory {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::from_io("remove", Self::WHAT, name, e)),
         }
+    }
+}
+
+/// The advisory lock of a segment, held until dropped; see [`SharedMemory::lock`].
+#[derive(Debug)]
+pub struct SegmentLock<'a> {
+    of: &'a SharedMemory,
+    _thread: MutexGuard<'a, ()>,
+}
+
+impl Drop for SegmentLock<'_> {
+    fn drop(&mut self) {
+        crash::point(crash::Step::FileSystem);
+        // Closing the file would give it up all the same.
+        let _ = self.of.handle.unlock();
     }
 }
 

@@ -2,12 +2,12 @@
 
 #[cfg(loom)]
 pub use loom::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     thread::yield_now,
 };
 #[cfg(not(loom))]
 pub use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     thread::yield_now,
 };
 

@@ -206,11 +206,7 @@ impl WakeWord {
         // count, or we see its change of the word.
         fence(Ordering::SeqCst);
         if self.word.load(Ordering::Relaxed) == expected {
-            sys::futex_wait(
-                self.word.atomic(),
-                expected,
-                deadline.at_most(LIVENESS_SLICE),
-            );
+            self.word.sleep_while(expected, deadline);
         }
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
@@ -220,7 +216,7 @@ impl WakeWord {
         // SeqCst: pairs with the fence in `sleep`.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
-            sys::futex_wake(self.word.atomic(), count);
+            self.word.wake(count);
         }
     }
 }

@@ -12,9 +12,9 @@ mod model;
 mod real;
 
 #[cfg(loom)]
-pub use model::{Bytes, LentBytes, LentBytesMut, Region, Word32, Word64};
+pub use model::{Bytes, LentBytes, LentBytesMut, Region, Word8, Word32, Word64, Words32};
 #[cfg(not(loom))]
-pub use real::{Bytes, LentBytes, LentBytesMut, Region, Word32, Word64};
+pub use real::{Bytes, LentBytes, LentBytesMut, Region, Word8, Word32, Word64, Words32};
 
 /// A byte range that does not lie inside its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,39 @@ pub enum InvalidWord {
     /// The region was mapped read-only, and words can be stored to.
     #[error("the region is mapped read-only: open the segment for writing")]
     ReadOnly,
+}
+
+/// Checks a row of aligned 32-bit words, one at each `stride` bytes.
+const fn check_words(
+    offset: usize,
+    stride: usize,
+    count: usize,
+    limit: usize,
+) -> Result<(), InvalidWord> {
+    if !stride.is_multiple_of(4) || stride == 0 {
+        return Err(InvalidWord::Misaligned {
+            offset: stride,
+            size: 4,
+        });
+    }
+    let Some(last) = count.checked_sub(1) else {
+        return Ok(());
+    };
+    if let Err(first) = check_word(offset, 4, limit) {
+        return Err(first);
+    }
+    let end = match last.checked_mul(stride) {
+        Some(span) => span.checked_add(offset),
+        None => None,
+    };
+    match end {
+        Some(at) => check_word(at, 4, limit),
+        None => Err(InvalidWord::OutOfRange(OutOfRange {
+            offset,
+            len: usize::MAX,
+            limit,
+        })),
+    }
 }
 
 /// Checks that `offset..offset + len` lies within `limit`.

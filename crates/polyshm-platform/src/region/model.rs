@@ -6,8 +6,11 @@
 //! bytes that change while they are lent, or are stored to without a happens-before
 //! since, fail the model.
 
-use super::{InvalidWord, OutOfRange, check_range, check_word};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use super::{InvalidWord, OutOfRange, check_range, check_word, check_words};
+use crate::{
+    Deadline,
+    sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, yield_now},
+};
 use loom::cell::UnsafeCell;
 use std::{
     collections::HashMap,
@@ -26,6 +29,8 @@ struct Inner {
     loans: Vec<UnsafeCell<()>>,
     /// Made on demand; a model uses a place as one word size only.
     halves: Mutex<HashMap<usize, Arc<AtomicU32>>>,
+    /// As `halves`.
+    singles: Mutex<HashMap<usize, Arc<AtomicU8>>>,
 }
 
 // SAFETY: loom runs one thread at a time, and fails the model itself when two
@@ -65,6 +70,7 @@ impl Region {
             cells,
             loans: (0..len.div_ceil(8)).map(|_| UnsafeCell::new(())).collect(),
             halves: Mutex::default(),
+            singles: Mutex::default(),
         }))
     }
 
@@ -109,6 +115,41 @@ impl Region {
         })
     }
 
+    /// A handle on the byte at `offset`, as an atomic.
+    ///
+    /// # Errors
+    ///
+    /// The byte is not inside.
+    pub fn word8(&self, offset: usize) -> Result<Word8, InvalidWord> {
+        check_word(offset, 1, self.0.len)?;
+        let singles = &self.0.singles;
+        let mut singles = singles.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = singles
+            .entry(offset)
+            .or_insert_with(|| Arc::new(AtomicU8::new(0)));
+        Ok(Word8 {
+            cell: Arc::clone(cell),
+        })
+    }
+
+    /// A handle on `count` aligned 32-bit words, `stride` bytes apart.
+    ///
+    /// # Errors
+    ///
+    /// A word is not inside or not aligned.
+    pub fn words32(
+        &self,
+        offset: usize,
+        stride: usize,
+        count: usize,
+    ) -> Result<Words32, InvalidWord> {
+        check_words(offset, stride, count, self.0.len)?;
+        let words: Result<Vec<Word32>, InvalidWord> = (0..count)
+            .map(|index| self.word32(offset + index * stride))
+            .collect();
+        Ok(Words32(words?))
+    }
+
     /// A handle on the bytes `offset..offset + len`.
     ///
     /// # Errors
@@ -135,6 +176,18 @@ pub struct Word64 {
 #[derive(Clone)]
 pub struct Word32 {
     cell: Arc<AtomicU32>,
+}
+
+/// A byte of a region as an atomic.
+#[derive(Clone)]
+pub struct Word8 {
+    cell: Arc<AtomicU8>,
+}
+
+impl Word8 {
+    pub(crate) fn atomic(&self) -> &AtomicU8 {
+        &self.cell
+    }
 }
 
 impl Word64 {
@@ -206,6 +259,62 @@ macro_rules! word {
 
 word!(Word64, u64);
 word!(Word32, u32);
+word!(Word8, u8);
+
+impl Word32 {
+    /// Gives the turn to another thread: a model has no sleepers.
+    pub fn sleep_while(&self, _expected: u32, _deadline: Deadline) {
+        yield_now();
+    }
+
+    /// No effect in a model.
+    pub fn wake(&self, _count: u32) {}
+}
+
+/// A row of 32-bit atomic words.
+#[derive(Clone, Debug)]
+pub struct Words32(Vec<Word32>);
+
+impl Words32 {
+    /// The number of words.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no words.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Loads word `index`.
+    #[must_use]
+    pub fn load(&self, index: usize, order: Ordering) -> u32 {
+        self.0[index].load(order)
+    }
+
+    /// Stores `value` to word `index`.
+    pub fn store(&self, index: usize, value: u32, order: Ordering) {
+        self.0[index].store(value, order);
+    }
+
+    /// Stores `new` to word `index` if it is `current`.
+    ///
+    /// # Errors
+    ///
+    /// The value found, when it is another.
+    pub fn compare_exchange(
+        &self,
+        index: usize,
+        current: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32> {
+        self.0[index].compare_exchange(current, new, success, failure)
+    }
+}
 
 /// A byte range of a region.
 #[derive(Clone)]

@@ -1,9 +1,10 @@
 //! The mapped and the heap form.
 
-use super::{InvalidWord, OutOfRange, check_range, check_word, copy};
+use super::{InvalidWord, OutOfRange, check_range, check_word, check_words, copy};
 use crate::{
-    Access, Result, SharedMemory, crash,
-    sync::{AtomicU32, AtomicU64, Ordering},
+    Access, Deadline, LIVENESS_SLICE, Result, SharedMemory, crash,
+    sync::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sys,
 };
 use memmap2::MmapRaw;
 use std::{cell::UnsafeCell, fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
@@ -134,6 +135,49 @@ impl Region {
         })
     }
 
+    /// A handle on the byte at `offset`, as an atomic.
+    ///
+    /// # Errors
+    ///
+    /// The byte is not inside, or the region is read-only.
+    pub fn word8(&self, offset: usize) -> std::result::Result<Word8, InvalidWord> {
+        let cell = self.word(offset, size_of::<AtomicU8>())?.cast();
+        Ok(Word8 {
+            cell,
+            _region: self.clone(),
+        })
+    }
+
+    /// A handle on `count` aligned 32-bit words, the first at `offset`, each
+    /// `stride` bytes after the one before.
+    ///
+    /// # Errors
+    ///
+    /// A word is not inside or not aligned, or the region is read-only.
+    pub fn words32(
+        &self,
+        offset: usize,
+        stride: usize,
+        count: usize,
+    ) -> std::result::Result<Words32, InvalidWord> {
+        check_words(offset, stride, count, self.0.len)?;
+        if !self.0.writable {
+            return Err(InvalidWord::ReadOnly);
+        }
+        let base = if count == 0 {
+            NonNull::dangling()
+        } else {
+            // SAFETY: the check proves that the first word lies inside.
+            unsafe { self.0.base.add(offset) }
+        };
+        Ok(Words32 {
+            base,
+            stride,
+            count,
+            _region: self.clone(),
+        })
+    }
+
     fn word(&self, offset: usize, size: usize) -> std::result::Result<NonNull<u8>, InvalidWord> {
         check_word(offset, size, self.0.len)?;
         if !self.0.writable {
@@ -258,6 +302,110 @@ word! {
 word! {
     /// An aligned 32-bit atomic word of a region.
     Word32, AtomicU32, u32
+}
+
+word! {
+    /// A byte of a region as an atomic.
+    Word8, AtomicU8, u8
+}
+
+impl Word32 {
+    /// Sleeps while the word is `expected`: until woken, the deadline, or
+    /// [`LIVENESS_SLICE`], whichever is first. May return early: look again.
+    pub fn sleep_while(&self, expected: u32, deadline: Deadline) {
+        sys::futex_wait(self.atomic(), expected, deadline.at_most(LIVENESS_SLICE));
+    }
+
+    /// Wakes up to `count` sleepers on this word, in any process.
+    pub fn wake(&self, count: u32) {
+        sys::futex_wake(self.atomic(), count);
+    }
+}
+
+/// A row of aligned 32-bit atomic words at equal distances: the sequence
+/// numbers of a queue, the states of a map's entries.
+///
+/// One handle serves all of them, so an access costs a comparison and no
+/// reference count. Like a slice, it panics on an index that is not below
+/// [`Words32::len`]; indices that a peer stored are checked before.
+#[derive(Clone)]
+pub struct Words32 {
+    /// The first word; all `count` are inside the region, aligned, writable.
+    base: NonNull<u8>,
+    stride: usize,
+    count: usize,
+    _region: Region,
+}
+
+// SAFETY: the words are atomics in memory that the region keeps alive.
+unsafe impl Send for Words32 {}
+// SAFETY: as for Send; atomics may be shared.
+unsafe impl Sync for Words32 {}
+
+impl fmt::Debug for Words32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Words32")
+            .field("len", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Words32 {
+    /// The number of words.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are no words.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    #[inline]
+    fn atomic(&self, index: usize) -> &AtomicU32 {
+        assert!(index < self.count, "word {index} of {}", self.count);
+        // SAFETY: `words32` checked that the last word lies inside the region,
+        // so index * stride neither wraps nor leads outside; it also checked
+        // the alignment and the access. `_region` keeps the bytes mapped, and
+        // every access anywhere is atomic or opaque to the compiler.
+        unsafe { self.base.add(index * self.stride).cast().as_ref() }
+    }
+
+    /// Loads word `index`.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, index: usize, order: Ordering) -> u32 {
+        self.atomic(index).load(order)
+    }
+
+    /// Stores `value` to word `index`.
+    #[inline]
+    pub fn store(&self, index: usize, value: u32, order: Ordering) {
+        crash::point(crash::Step::Store);
+        self.atomic(index).store(value, order);
+    }
+
+    /// Stores `new` to word `index` if it is `current`.
+    ///
+    /// # Errors
+    ///
+    /// The value found, when it is another.
+    #[inline]
+    pub fn compare_exchange(
+        &self,
+        index: usize,
+        current: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> std::result::Result<u32, u32> {
+        crash::point(crash::Step::Update);
+        self.atomic(index)
+            .compare_exchange(current, new, success, failure)
+    }
 }
 
 /// A byte range of a region.

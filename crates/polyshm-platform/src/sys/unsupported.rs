@@ -57,6 +57,14 @@ impl Segment {
         match self.0 {}
     }
 
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        match self.0 {}
+    }
+
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
     pub(crate) fn map(&self, _len: u64, _access: Access) -> io::Result<MmapRaw> {
         match self.0 {}
     }

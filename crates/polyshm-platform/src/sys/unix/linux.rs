@@ -1,6 +1,8 @@
 //! What Linux alone has: futexes, and processes described under /proc.
 
-use crate::{Deadline, process::Liveness, sync::AtomicU32};
+use crate::process::Liveness;
+#[cfg(not(loom))]
+use crate::{Deadline, sync::AtomicU32};
 use rustix::{io::Errno, process::Pid};
 
 /// A file name's limit; glibc keeps semaphores as `sem.NAME` in the same place.
@@ -19,20 +21,12 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, deadline: Deadline) {
     let _ = futex::wait(word, futex::Flags::empty(), expected, timeout.as_ref());
 }
 
-#[cfg(loom)]
-pub(crate) fn futex_wait(_word: &AtomicU32, _expected: u32, _deadline: Deadline) {
-    crate::sync::yield_now();
-}
-
 /// Wakes up to `count` sleepers on `word`, in any process.
 #[cfg(not(loom))]
 pub(crate) fn futex_wake(word: &AtomicU32, count: u32) {
     use rustix::thread::futex;
     let _ = futex::wake(word, futex::Flags::empty(), count);
 }
-
-#[cfg(loom)]
-pub(crate) fn futex_wake(_word: &AtomicU32, _count: u32) {}
 
 pub(crate) fn liveness(pid: u32) -> Liveness {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {

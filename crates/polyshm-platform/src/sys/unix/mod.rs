@@ -5,12 +5,16 @@ mod semaphore;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{MAX_NAME, futex_wait, futex_wake, liveness, start_time};
+pub(crate) use linux::{MAX_NAME, liveness, start_time};
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(loom)))]
+pub(crate) use linux::{futex_wait, futex_wake};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod posix;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use posix::{MAX_NAME, futex_wait, futex_wake, liveness, start_time};
+pub(crate) use posix::{MAX_NAME, liveness, start_time};
+#[cfg(not(any(target_os = "linux", target_os = "android", loom)))]
+pub(crate) use posix::{futex_wait, futex_wake};
 
 pub(crate) use semaphore::NamedSemaphore;
 
@@ -109,6 +113,14 @@ impl Segment {
         Ok(identity(&self.0.metadata()?))
     }
 
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        try_lock(&self.0)
+    }
+
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        Ok(fs::flock(&self.0, FlockOperation::Unlock)?)
+    }
+
     pub(crate) fn map(&self, len: u64, access: Access) -> io::Result<MmapRaw> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         let mut options = MmapOptions::new();
@@ -124,6 +136,15 @@ fn identity(metadata: &std::fs::Metadata) -> Identity {
     Identity {
         device: metadata.dev(),
         inode: metadata.ino(),
+    }
+}
+
+/// Takes the lock that this open file holds until it is closed or unlocked.
+fn try_lock(file: &File) -> io::Result<bool> {
+    match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -144,11 +165,7 @@ impl LockedFile {
     }
 
     pub(crate) fn try_lock(&self) -> io::Result<bool> {
-        match fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+        try_lock(&self.0)
     }
 
     /// Whether `path` names this file.
