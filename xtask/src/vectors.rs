@@ -10,6 +10,8 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
         "polyshm-wire",
         "--test",
         "vectors",
+        "--test",
+        "vectors_zeroipc",
         "--all-features",
     ]))?;
     Ok(step.outcome())

@@ -19,8 +19,8 @@
 //! * No atomics. A live region must be copied first (tear-tolerantly, see
 //!   `polyshm-platform`); this crate reads `&[u8]` that nobody is changing.
 //! * No repair. A damaged image is reported, not improved.
-//! * One protocol so far: ZeroBuffer. There is no big-endian form of it and no
-//!   alignment is assumed: a frame header may begin at any byte.
+//! * Two protocols: [`zerobuffer`] and [`zeroipc`]. There is no big-endian form
+//!   of either, and no alignment of the bytes given is assumed.
 //!
 //! # Example
 //!
@@ -58,17 +58,38 @@
 //! # }
 //! ```
 //!
+//! Judge a ZeroIPC queue before its elements are touched:
+//!
+//! ```
+//! use polyshm_wire::zeroipc::{QueueHeader, QueueLayout};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layout = QueueLayout::new(5, 4)?; // 5 slots of 4 bytes, rounded up to 8
+//! let mut header = layout.header();
+//! let read = |header: QueueHeader| {
+//!     QueueLayout::read(&header.to_bytes(), layout.size(), Some(4))
+//! };
+//! assert_eq!(read(header)?, layout);
+//!
+//! header.capacity.set(0);
+//! let error = read(header).unwrap_err();
+//! assert_eq!(error.to_string(), "the queue's capacity is 0, at least 1 is needed");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Features
 //!
 //! * `serde`: `Serialize` and `Deserialize` for the inspection types
-//!   ([`zerobuffer::Description`] and its parts,
-//!   [`zerobuffer::SemaphoreImage`]).
+//!   ([`zerobuffer::Description`], [`zeroipc::Description`] and their parts,
+//!   [`zerobuffer::SemaphoreImage`], [`zeroipc::Value`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod zerobuffer;
+pub mod zeroipc;
 
 /// Runs the examples of the README with the documentation tests.
 #[cfg(doctest)]

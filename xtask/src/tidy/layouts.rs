@@ -6,7 +6,14 @@
 use std::{fs, mem::offset_of};
 
 use anyhow::{Context as _, Result};
-use polyshm_wire::zerobuffer::{FrameHeader, Oieb};
+use polyshm_wire::{
+    zerobuffer::{FrameHeader, Oieb},
+    zeroipc::{
+        BarrierImage, ChannelHeader, ChannelSync, Entry, EventImage, FutureHeader, LatchImage,
+        LazyBoolImage, MapHeader, PoolHeader, QueueHeader, RingHeader, RwLockImage, SemaphoreImage,
+        SetHeader, StackHeader, StreamHeader, StreamVoid, TableHeader,
+    },
+};
 
 use super::Problems;
 use crate::run::Workspace;
@@ -47,7 +54,7 @@ struct Row {
 
 /// Lists a struct's fields; leaving one out does not compile.
 macro_rules! layout {
-    ($page:literal, $name:literal, $type:ident { $($field:ident),* $(,)? }) => {{
+    ($page:literal, $name:expr, $type:ident { $($field:ident),* $(,)? }) => {{
         let complete = |value: &$type| {
             let $type { $($field: _),* } = value;
         };
@@ -66,11 +73,29 @@ macro_rules! layout {
     }};
 }
 
+/// As `layout`, with the page and the name that all of them share.
+macro_rules! zeroipc {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        layout!(
+            "docs/protocols/zeroipc.md",
+            concat!("zeroipc::", stringify!($type)),
+            $type { $($field),* }
+        )
+    };
+}
+
 fn size_of_field<T, F>(_: impl Fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
 fn layouts() -> Vec<Layout> {
+    let mut layouts = zerobuffer();
+    layouts.extend(zeroipc_containers());
+    layouts.extend(zeroipc_words());
+    layouts
+}
+
+fn zerobuffer() -> Vec<Layout> {
     vec![
         layout!(
             "docs/protocols/zerobuffer.md",
@@ -100,6 +125,133 @@ fn layouts() -> Vec<Layout> {
                 sequence,
             }
         ),
+    ]
+}
+
+/// The table and the headers of containers.
+fn zeroipc_containers() -> Vec<Layout> {
+    vec![
+        zeroipc!(TableHeader {
+            magic,
+            version,
+            entry_count,
+            max_entries,
+            memory_size,
+            next_offset
+        }),
+        zeroipc!(Entry { name, offset, size }),
+        zeroipc!(QueueHeader {
+            head,
+            tail,
+            capacity,
+            elem_size
+        }),
+        zeroipc!(StackHeader {
+            top,
+            capacity,
+            elem_size,
+            reserved
+        }),
+        zeroipc!(RingHeader {
+            write_pos,
+            read_pos,
+            capacity,
+            elem_size
+        }),
+        zeroipc!(PoolHeader {
+            free_head,
+            allocated,
+            reserved,
+            capacity,
+            elem_size
+        }),
+        zeroipc!(MapHeader {
+            size,
+            capacity,
+            key_size,
+            value_size
+        }),
+        zeroipc!(SetHeader {
+            size,
+            capacity,
+            elem_size,
+            reserved
+        }),
+    ]
+}
+
+/// What has a fixed size; the rest is arithmetic, and tests check it.
+fn zeroipc_words() -> Vec<Layout> {
+    vec![
+        zeroipc!(SemaphoreImage {
+            count,
+            waiting,
+            max_count,
+            reserved
+        }),
+        zeroipc!(BarrierImage {
+            arrived,
+            generation,
+            participants,
+            reserved
+        }),
+        zeroipc!(LatchImage {
+            count,
+            initial,
+            reserved
+        }),
+        zeroipc!(EventImage {
+            signaled,
+            mode,
+            waiting
+        }),
+        zeroipc!(RwLockImage {
+            readers,
+            writer_active
+        }),
+        zeroipc!(ChannelHeader {
+            capacity,
+            senders,
+            receivers,
+            closed,
+            padding,
+            send_seq,
+            recv_seq
+        }),
+        zeroipc!(ChannelSync {
+            senders,
+            receivers,
+            closed,
+            capacity
+        }),
+        zeroipc!(StreamHeader {
+            sequence,
+            subscribers,
+            closed,
+            padding,
+            capacity,
+            name,
+            tail
+        }),
+        zeroipc!(StreamVoid {
+            count,
+            closed,
+            padding
+        }),
+        zeroipc!(FutureHeader {
+            state,
+            waiters,
+            time
+        }),
+        zeroipc!(LazyBoolImage {
+            state,
+            kind,
+            a,
+            b,
+            padding,
+            cached,
+            tail
+        }),
     ]
 }
 
