@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::run::{Outcome, Step};
+use crate::{
+    protocols,
+    run::{Outcome, Step},
+};
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
     if let Some(missing) = step.missing_component("clippy", "clippy") {
@@ -20,13 +23,9 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
 
     // Own target directories: other flags would throw away the usual build each time.
     for (cfg, dir) in [("loom", "loom"), ("crash_points", "crash")] {
-        let mut command = step.cargo(&[
-            "clippy",
-            "-p",
-            "polyshm-platform",
-            "-p",
-            "polyshm-zerobuffer",
-        ]);
+        let mut command = step.cargo(&["clippy"]);
+        protocols::select_all(&mut command);
+        protocols::select_features(&mut command);
         command
             .args(["--all-targets", "--target-dir"])
             .arg(step.workspace.target.join(dir))

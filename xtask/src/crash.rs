@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::run::{Outcome, Step};
+use crate::{
+    protocols::{self, Check},
+    run::{Outcome, Step},
+};
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
     if !cfg!(unix) {
@@ -10,15 +13,19 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
             "crash points die by SIGKILL; run this on Linux".into(),
         ));
     }
-    step.forget_report("crash.json")?;
-    let mut command = step.cargo_test(&["-p", "polyshm-zerobuffer", "--test", "crash"]);
-    command
-        .args(["--features", "testing", "--target-dir"])
-        .arg(step.workspace.target.join("crash"))
-        .args(["--", "--nocapture"]);
-    Step::add_rustflags(&mut command, "--cfg crash_points");
-    if step.run_tests(command)? {
-        step.show_report("crash.json")?;
+    for protocol in protocols::with(Check::Crash) {
+        let report = protocol.report(Check::Crash);
+        step.forget_report(&report)?;
+        let mut command = step.cargo_test(&[]);
+        protocol.select(Check::Crash, &mut command);
+        command
+            .arg("--target-dir")
+            .arg(step.workspace.target.join("crash"))
+            .args(["--", "--nocapture"]);
+        Step::add_rustflags(&mut command, "--cfg crash_points");
+        if step.run_tests(command)? {
+            step.show_report(&report)?;
+        }
     }
     Ok(step.outcome())
 }

@@ -2,18 +2,21 @@
 
 use anyhow::Result;
 
-use crate::run::{Outcome, Step};
+use crate::{
+    protocols::{self, Check},
+    run::{Outcome, Step},
+};
 
 /// Enough to run the code, for steps that are about something else.
 pub(crate) const FEW_IMAGES: &str = "20000";
 
-/// Images per run in `test-all`.
+/// Images per protocol in `test-all`.
 const IMAGES: u64 = 1_000_000;
 
 /// Options of `hostile`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many damaged images to open
+    /// How many damaged images to open, of each protocol
     #[arg(long, value_name = "N", default_value_t = IMAGES)]
     images: u64,
 }
@@ -25,13 +28,15 @@ impl Default for Args {
 }
 
 pub(crate) fn run(step: &mut Step<'_>, args: &Args) -> Result<Outcome> {
-    step.forget_report("hostile.json")?;
-    let mut command = step.cargo_test(&["--release", "-p", "polyshm-zerobuffer"]);
-    command
-        .args(["--test", "hostile", "--features", "testing"])
-        .env("POLYSHM_HOSTILE_IMAGES", args.images.to_string());
-    if step.run_tests(command)? {
-        step.show_report("hostile.json")?;
+    for protocol in protocols::with(Check::Hostile) {
+        let report = protocol.report(Check::Hostile);
+        step.forget_report(&report)?;
+        let mut command = step.cargo_test(&["--release"]);
+        protocol.select(Check::Hostile, &mut command);
+        command.env("POLYSHM_HOSTILE_IMAGES", args.images.to_string());
+        if step.run_tests(command)? {
+            step.show_report(&report)?;
+        }
     }
     Ok(step.outcome())
 }

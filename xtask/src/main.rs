@@ -18,6 +18,7 @@ mod leftovers;
 mod libtest;
 mod model;
 mod package;
+mod protocols;
 mod run;
 mod sanitize;
 mod summary;

@@ -1,29 +1,34 @@
 //! `cargo xtask model`: loom runs the shipped algorithms under every interleaving.
 
-use std::env;
+use std::{env, process::Command};
 
 use anyhow::Result;
 
-use crate::run::{Outcome, Step};
+use crate::{
+    protocols::{self, Check, PLATFORM},
+    run::{Outcome, Step},
+};
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
-    let mut command = step.cargo_test(&[
-        "--release",
-        "-p",
-        "polyshm-platform",
-        "-p",
-        "polyshm-zerobuffer",
-        "--lib",
-    ]);
+    // One after another, so that one that has lost its models fails. The platform may have none:
+    // the protocols' models go through it.
+    step.run(models(step, PLATFORM))?;
+    for protocol in protocols::with(Check::Model) {
+        step.run_tests(models(step, protocol.package))?;
+    }
+    Ok(step.outcome())
+}
+
+fn models(step: &Step<'_>, package: &str) -> Command {
+    let mut command = step.cargo_test(&["--release", "-p", package, "--lib"]);
     command
         .arg("--target-dir")
         .arg(step.workspace.target.join("loom"))
-        .args(["--", "model"]);
+        .args(["--", Check::Model.name()]);
     Step::add_rustflags(&mut command, "--cfg loom");
     // Without a bound the search does not end; three preemptions find nearly every real bug.
     if env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "3");
     }
-    step.run_tests(command)?;
-    Ok(step.outcome())
+    command
 }

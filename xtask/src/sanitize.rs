@@ -5,7 +5,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    hostile,
+    hostile, protocols,
     run::{Outcome, Step},
 };
 
@@ -50,14 +50,10 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
             "tsan",
         ),
     ] {
-        let mut command = step.cargo_test(&["-p", "polyshm-platform", "-p", "polyshm-zerobuffer"]);
+        let mut command = step.cargo_test(&["--lib", "--tests"]);
+        protocols::select_all(&mut command);
+        protocols::select_features(&mut command);
         command
-            .args([
-                "--features",
-                "polyshm-zerobuffer/testing",
-                "--lib",
-                "--tests",
-            ])
             .args(["--target", TARGET, "--target-dir"])
             .arg(step.workspace.target.join(dir))
             // Sanitizers are a nightly option; this accepts it on the pinned compiler.

@@ -1,10 +1,8 @@
 //! One reader and one writer, through the public interface, on real objects.
 #![cfg(target_os = "linux")]
 
-mod common;
-
-use common::Name;
 use polyshm_platform::{Mode, Semaphore};
+use polyshm_testkit::Name;
 use polyshm_zerobuffer::{
     AttachError, BufferConfig, BufferHealth, CreateError, MetadataError, ReadError, Reader,
     WaitStrategy, WriteError, Writer, WriterConfig, remove_stale_buffers,

@@ -4,22 +4,15 @@
 //! Runs under `--cfg crash_points` (`cargo xtask crash`).
 #![cfg(all(crash_points, target_os = "linux"))]
 
-mod common;
-
-use common::{Guarded, Name, child, tell};
 use polyshm_platform::{Deadline, crash};
+use polyshm_testkit::{Name, Outcome, child, report, tell};
 use polyshm_zerobuffer::{
     AttachError, BufferConfig, Frame, MetadataError, ReadError, Reader, WaitStrategy, Writer,
     WriterConfig, testing::TestData,
 };
-use std::{
-    io::{BufRead, BufReader, Write},
-    os::unix::process::ExitStatusExt,
-    time::Duration,
-};
+use std::{io::BufRead, time::Duration};
 
 const RING: u64 = 256;
-const SIGKILL: i32 = 9;
 /// A peer's death is noticed within this, with room for a loaded machine.
 const NOTICED: Duration = Duration::from_secs(5);
 const METADATA: &[u8] = b"all of it, or none";
@@ -101,7 +94,9 @@ fn config() -> BufferConfig {
 /// The process that may die. Only this runs in it.
 #[test]
 fn role() {
-    let Some(role) = common::role() else { return };
+    let Some(role) = polyshm_testkit::role() else {
+        return;
+    };
     let mut words = role.split(' ');
     let mut word = || words.next().expect("a role has four words").to_owned();
     let (what, name, number, which) = (word(), word(), word(), word());
@@ -162,43 +157,6 @@ fn wait_for_go() {
         .expect("the parent says go");
 }
 
-/// What a child said before its end.
-struct Outcome {
-    lines: Vec<String>,
-    killed: bool,
-}
-
-impl Outcome {
-    /// Reads all that is left to read and waits for the end.
-    fn of(mut child: Guarded, mut lines: Vec<String>) -> Self {
-        let output = child.0.stdout.take();
-        if let Some(output) = output {
-            lines.extend(BufReader::new(output).lines().map_while(Result::ok));
-        }
-        let status = child.0.wait().expect("the child ends");
-        let killed = status.signal() == Some(SIGKILL);
-        assert!(
-            killed || status.success(),
-            "the child failed: {status}\n{}",
-            lines.join("\n")
-        );
-        Self { lines, killed }
-    }
-
-    fn said(&self, what: &str) -> bool {
-        self.lines.iter().any(|line| line == &format!("@{what}"))
-    }
-
-    /// The highest number after `@what`.
-    fn number(&self, what: &str) -> Option<u64> {
-        let prefix = format!("@{what} ");
-        self.lines
-            .iter()
-            .filter_map(|line| line.strip_prefix(&prefix)?.parse().ok())
-            .max()
-    }
-}
-
 /// Reads until the end, checks numbers and content, and gives the last number.
 fn read_all(
     reader: &Reader,
@@ -221,6 +179,30 @@ fn read_all(
     }
 }
 
+/// What is before the writer that is killed. Gives the frames still held.
+fn first_writer<'a>(name: &str, reader: &'a Reader, scenario: &Scenario) -> Vec<Frame<'a>> {
+    let mut held = Vec::new();
+    if scenario.before.is_empty() {
+        return held;
+    }
+    let mut writer = Writer::open(name).expect("the reader is there");
+    writer.set_metadata(METADATA).expect("nobody has set it");
+    for (index, &len) in scenario.before.iter().enumerate() {
+        writer
+            .try_write(&TestData::frame(len, index as u64 + 1))
+            .expect("room");
+    }
+    for index in 0..scenario.before.len() {
+        let frame = reader.read(NOTICED).expect("it was sent");
+        if index >= scenario.before.len() - scenario.held {
+            held.push(frame);
+        }
+    }
+    writer.close().expect("closing works");
+    assert!(reader.read(NOTICED).is_err_and(|error| error.is_end()));
+    held
+}
+
 /// A writer that is killed before step `number`. Gives whether it was.
 ///
 /// `takeover_first`: a new writer attaches before the reader has looked.
@@ -229,27 +211,10 @@ fn kill_writer(which: usize, number: u64, takeover_first: bool) -> bool {
     let name = Name::new("crash-writer");
     let reader = Reader::create(&name, &config()).expect("the name is free");
     let before = scenario.before.len() as u64;
-    let mut held: Vec<Frame<'_>> = Vec::new();
-    if before > 0 {
-        let mut writer = Writer::open(&name).expect("the reader is there");
-        writer.set_metadata(METADATA).expect("nobody has set it");
-        for (index, &len) in scenario.before.iter().enumerate() {
-            writer
-                .try_write(&TestData::frame(len, index as u64 + 1))
-                .expect("room");
-        }
-        for index in 0..scenario.before.len() {
-            let frame = reader.read(NOTICED).expect("it was sent");
-            if index >= scenario.before.len() - scenario.held {
-                held.push(frame);
-            }
-        }
-        writer.close().expect("closing works");
-        assert!(reader.read(NOTICED).is_err_and(|error| error.is_end()));
-    }
+    let held = first_writer(&name, &reader, scenario);
 
     let victim = child("role", &format!("writer {} {number} {which}", &*name));
-    let outcome = Outcome::of(victim, Vec::new());
+    let outcome = Outcome::of(victim);
     let context = format!(
         "{} / point {number} / takeover first: {takeover_first}",
         scenario.name
@@ -272,7 +237,7 @@ fn kill_writer(which: usize, number: u64, takeover_first: bool) -> bool {
         let end = unseen(&reader, before);
         // Before the first writer's claim nobody was ever there.
         assert!(end.is_some() || !attached, "the end was not noticed");
-        if outcome.killed && !outcome.said("closed") && end.is_some() {
+        if outcome.killed() && !outcome.said("closed") && end.is_some() {
             // Dead, unless it died before its claim or after it had left.
             let left = before > 0 || acknowledged == scenario.frames.len() as u64;
             assert!(
@@ -346,7 +311,7 @@ fn kill_writer(which: usize, number: u64, takeover_first: bool) -> bool {
     writer.close().expect("closing works");
     drop(reader);
     name.assert_nothing_left();
-    outcome.killed
+    outcome.killed()
 }
 
 /// A reader that is killed before step `number`. Gives whether it was.
@@ -354,14 +319,11 @@ fn kill_reader(number: u64) -> bool {
     println!("reader / point {number}");
     let name = Name::new("crash-reader");
     let mut victim = child("role", &format!("reader {} {number} 0", &*name));
-    let output = victim.0.stdout.take().expect("it is piped");
-    let mut output = BufReader::new(output);
-    let mut lines = Vec::new();
     let settings = WriterConfig::default().wait_strategy(WaitStrategy::Block);
     let mut writer = None;
     let mut sent = 0;
-    for (answer, lens) in [("@created", &[64, 64, 24][..]), ("@read", &[100])] {
-        if !listen(&mut output, &mut lines, answer) {
+    for (answer, lens) in [("created", &[64, 64, 24][..]), ("read", &[100])] {
+        if !victim.wait_for_line(answer) {
             break;
         }
         let writer = writer.get_or_insert_with(|| {
@@ -372,14 +334,9 @@ fn kill_reader(number: u64) -> bool {
             // The reader may be dead already; then the loop below finds out.
             let _ = writer.write_within(&TestData::frame(len, sent), NOTICED);
         }
-        let _ = victim
-            .0
-            .stdin
-            .as_mut()
-            .map(|stdin| stdin.write_all(b"go\n"));
+        victim.say("go");
     }
-    lines.extend(output.lines().map_while(Result::ok));
-    let outcome = Outcome::of(victim, lines);
+    let outcome = Outcome::of(victim);
 
     if let Some(writer) = &mut writer {
         // The writer learns it within its deadline, full ring or not.
@@ -411,20 +368,7 @@ fn kill_reader(number: u64) -> bool {
     drop(frame);
     drop((writer, next, reader));
     name.assert_nothing_left();
-    outcome.killed
-}
-
-/// Reads lines up to `until`; `false` when they end before.
-fn listen(output: &mut impl BufRead, lines: &mut Vec<String>, until: &str) -> bool {
-    let mut line = String::new();
-    while output.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-        let found = line.trim_end() == until;
-        lines.push(std::mem::take(&mut line).trim_end().to_owned());
-        if found {
-            return true;
-        }
-    }
-    false
+    outcome.killed()
 }
 
 /// Runs 1, 2, 3 ... until nobody dies; gives how many did.
@@ -459,8 +403,8 @@ fn every_point_of_a_writer_and_a_reader() {
     total += count;
     runs += count + 1;
     println!("{total} points, {runs} runs");
-    common::report(
-        "crash.json",
+    report(
+        "zerobuffer-crash.json",
         &serde_json::json!({ "points": total, "runs": runs, "scenarios": points }),
     );
 }

@@ -5,8 +5,6 @@
 //! optimised build).
 #![cfg(not(loom))]
 
-mod common;
-
 use polyshm_wire::zerobuffer::{OIEB_SIZE, describe, offset};
 use polyshm_zerobuffer::{
     BufferConfig, ReadError, WriteError,
@@ -313,8 +311,8 @@ fn mutated_images_end_in_data_or_an_error() {
         );
     }
     let live = live_mutations(&progress, &now);
-    common::report(
-        "hostile.json",
+    polyshm_testkit::report(
+        "zerobuffer-hostile.json",
         &serde_json::json!({ "images": images, "systematic": systematic, "outcomes": counts.0, "live": live.0 }),
     );
 }

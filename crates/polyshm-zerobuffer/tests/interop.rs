@@ -4,9 +4,7 @@
 //! `POLYSHM_PYTHON`; without that the tests say SKIPPED.
 #![cfg(target_os = "linux")]
 
-mod common;
-
-use common::{Guarded, Name, child, role, skip, tell};
+use polyshm_testkit::{Guarded, Name, child, role, skip, tell};
 use polyshm_zerobuffer::{
     BufferConfig, ReadError, Reader, WriteError, Writer, WriterConfig, testing::TestData,
 };
@@ -44,7 +42,7 @@ impl Python {
         let input = child.stdin.take().expect("it is piped");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut this = Self {
-            process: Guarded(child),
+            process: Guarded::new(child),
             input,
             output,
         };
@@ -500,19 +498,6 @@ fn our_side() {
     }
 }
 
-fn hear(child: &mut Guarded, line: &str) {
-    let output = child.0.stdout.as_mut().expect("it is piped");
-    // By byte: a buffered reader would swallow the next line.
-    let mut heard = String::new();
-    for byte in std::io::Read::bytes(output) {
-        heard.push(byte.expect("it talks") as char);
-        if heard.ends_with(&format!("@{line}\n")) {
-            return;
-        }
-    }
-    panic!("the child ended: {heard}");
-}
-
 #[test]
 fn our_writer_is_killed_with_frames_pending() {
     if !available("our_writer_is_killed_with_frames_pending") {
@@ -521,7 +506,7 @@ fn our_writer_is_killed_with_frames_pending() {
     let name = Name::new("py-killed");
     let mut python = Python::reader(&name, 64, 4096);
     let mut ours = child("our_side", &format!("writer {}", &*name));
-    hear(&mut ours, "sent");
+    assert_eq!(ours.hear().as_deref(), Some("sent"));
     drop(ours);
     for number in 1..=3 {
         assert_eq!(python.ask("read 5"), format!("ok {number} 700 good"));
@@ -542,12 +527,12 @@ fn our_reader_is_killed_with_frames_pending() {
     }
     let name = Name::new("py-killed");
     let mut ours = child("our_side", &format!("reader {}", &*name));
-    hear(&mut ours, "created");
+    assert_eq!(ours.hear().as_deref(), Some("created"));
     let mut python = Python::writer(&name);
     for number in 1..=3 {
         assert_eq!(python.ask("write 700"), format!("ok {number}"));
     }
-    hear(&mut ours, "read");
+    assert_eq!(ours.hear().as_deref(), Some("read"));
     drop(ours);
     // The package looks only once the ring is full, after its own timeout.
     let answer = (0..10)

@@ -1,14 +1,12 @@
 //! What takes several processes, or another system around them.
 #![cfg(target_os = "linux")]
 
-mod common;
-
-use common::{Name, child, role, skip, tell};
+use polyshm_testkit::{Name, ROLE, child, role, skip, tell};
 use polyshm_zerobuffer::{
     BufferConfig, CreateError, ReadError, Reader, WaitStrategy, WriteError, Writer, WriterConfig,
 };
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     process::Command,
     time::Duration,
 };
@@ -48,20 +46,6 @@ fn child_role() {
     }
 }
 
-fn hear(child: &mut common::Guarded) -> Option<String> {
-    let output = child.0.stdout.as_mut().expect("it is piped");
-    let mut line = String::new();
-    // By byte: a buffered reader would swallow what comes next.
-    for byte in Read::bytes(output) {
-        match byte.expect("it talks") {
-            b'\n' if line.starts_with('@') => return Some(line.split_off(1)),
-            b'\n' => line.clear(),
-            byte => line.push(char::from(byte)),
-        }
-    }
-    None
-}
-
 #[test]
 fn a_killed_writer_is_noticed_by_each_strategy() {
     for strategy in [
@@ -73,7 +57,7 @@ fn a_killed_writer_is_noticed_by_each_strategy() {
         let config = BufferConfig::new(64, 256).wait_strategy(strategy);
         let reader = Reader::create(&name, &config).unwrap();
         let mut writer = child("child_role", &format!("hold-writer {}", &*name));
-        assert_eq!(hear(&mut writer).as_deref(), Some("ready"));
+        assert_eq!(writer.hear().as_deref(), Some("ready"));
         let pid = u64::from(writer.0.id());
         drop(writer);
         assert_eq!(*reader.read(LONG).unwrap(), *b"before the end");
@@ -102,7 +86,7 @@ fn a_killed_reader_is_noticed_by_each_strategy_and_replaced() {
     ] {
         let name = Name::new("kill-reader");
         let mut reader = child("child_role", &format!("hold-reader {}", &*name));
-        assert_eq!(hear(&mut reader).as_deref(), Some("ready"));
+        assert_eq!(reader.hear().as_deref(), Some("ready"));
         let settings = WriterConfig::default().wait_strategy(strategy);
         let mut writer = Writer::open_with(&name, &settings).unwrap();
         writer.write(&[0; 200]).unwrap();
@@ -134,7 +118,7 @@ fn of_many_readers_that_race_for_a_name_one_wins() {
             .collect();
         let heard: Vec<String> = racers
             .iter_mut()
-            .map(|racer| hear(racer).expect("it tells"))
+            .map(|racer| racer.hear().expect("it tells"))
             .collect();
         assert_eq!(
             heard.iter().filter(|word| *word == "won").count(),
@@ -223,7 +207,7 @@ fn no_system_calls(name: &str) {
 fn no_system_call_per_frame() {
     let name = Name::new("calls");
     let mut strict = child("child_role", &format!("no-calls {}", &*name));
-    match hear(&mut strict).as_deref() {
+    match strict.hear().as_deref() {
         Some("start") => {}
         None => {
             return skip(
@@ -234,11 +218,11 @@ fn no_system_call_per_frame() {
         other => panic!("{other:?}"),
     }
     assert_eq!(
-        hear(&mut strict).as_deref(),
+        strict.hear().as_deref(),
         Some("done"),
         "a system call was made"
     );
-    let last = hear(&mut strict);
+    let last = strict.hear();
     assert_eq!(
         last.as_deref(),
         Some("ended"),
@@ -282,7 +266,7 @@ fn too_small_a_dev_shm_is_an_error_and_leaves_nothing() {
         .args(["-m", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
         .args(["child_role", "--exact", "--nocapture", "--test-threads=1"])
-        .env("POLYSHM_TEST_ROLE", format!("tight {}", &*name))
+        .env(ROLE, format!("tight {}", &*name))
         .output();
     let Ok(output) = output else {
         return skip(TEST, "there is no unshare command");

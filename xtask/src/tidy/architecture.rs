@@ -1,4 +1,5 @@
-//! Dependencies between the workspace's packages point down only.
+//! Dependencies between the workspace's packages point down only, and the steps know each
+//! protocol.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -6,7 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::Problems;
-use crate::run::Workspace;
+use crate::{
+    protocols::{Check, PROTOCOLS},
+    run::Workspace,
+};
 
 const BASE: &[&str] = &["polyshm-platform", "polyshm-wire"];
 
@@ -19,6 +23,9 @@ const BELOW_FACADE: &[&str] = &[
     "polyshm-zeroipc",
 ];
 
+/// What the tests of every package may use: only they, since it is never published.
+const TEST_KIT: &str = "polyshm-testkit";
+
 /// Each library crate and the packages of the workspace that it may use, also in its tests.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("polyshm-wire", &[]),
@@ -28,21 +35,37 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("polyshm-eshm", BASE),
     ("polyshm-slots", BASE),
     ("polyshm", BELOW_FACADE),
+    (TEST_KIT, &["polyshm-platform"]),
 ];
 
 /// Nothing depends on these; they may use everything.
 const TOOLS: &[&str] = &["polyshm-benches", "xtask"];
 
-/// What the rule needs to know of a package.
+/// What the rules need to know of a package.
 #[derive(Debug)]
 struct Package {
     name: String,
     folder: String,
-    dependencies: Vec<String>,
+    published: bool,
+    dependencies: Vec<Dependency>,
+    /// Its test binaries.
+    tests: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Dependency {
+    name: String,
+    /// For tests, examples and benches only.
+    dev: bool,
+    /// Without a version, a package's dependency for tests is left out of the package.
+    versioned: bool,
 }
 
 pub(super) fn check(workspace: &Workspace) -> Result<Problems> {
-    Ok(violations(&packages(&metadata(workspace)?)?))
+    let packages = packages(&metadata(workspace)?)?;
+    let mut problems = violations(&packages);
+    problems.extend(unlisted(&packages));
+    Ok(problems)
 }
 
 /// The output of `cargo metadata` for the workspace's own packages.
@@ -74,11 +97,26 @@ fn packages(metadata: &Value) -> Result<Vec<Package>> {
                 .and_then(Path::file_name)
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
+            // An empty list of registries is `publish = false`.
+            published: package["publish"]
+                .as_array()
+                .is_none_or(|to| !to.is_empty()),
             dependencies: package["dependencies"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|dependency| text(&dependency["name"]))
+                .map(|dependency| Dependency {
+                    name: text(&dependency["name"]),
+                    dev: dependency["kind"] == "dev",
+                    versioned: dependency["req"] != "*",
+                })
+                .collect(),
+            tests: package["targets"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|target| target["kind"][0] == "test")
+                .map(|target| text(&target["name"]))
                 .collect(),
         })
         .collect())
@@ -94,7 +132,9 @@ fn violations(packages: &[Package]) -> Problems {
         let Package {
             name,
             folder,
+            published,
             dependencies,
+            ..
         } = package;
         if TOOLS.contains(&name.as_str()) {
             continue;
@@ -110,15 +150,50 @@ fn violations(packages: &[Package]) -> Problems {
                 "{name}: its folder is `{folder}`; name the folder as the package"
             ));
         }
+        if name == TEST_KIT && *published {
+            problems.push(format!("{name}: is for tests; set `publish = false`"));
+        }
         for dependency in dependencies {
-            if ours.contains(dependency.as_str()) && !allowed.contains(&dependency.as_str()) {
+            let Dependency {
+                name: used,
+                dev,
+                versioned,
+            } = dependency;
+            if used == TEST_KIT && name != TEST_KIT {
+                if !dev || *versioned {
+                    problems.push(format!(
+                        "{name}: depends on {used}, which is never published; make it a \
+                         dev-dependency without a version"
+                    ));
+                }
+            } else if ours.contains(used.as_str()) && !allowed.contains(&used.as_str()) {
                 problems.push(format!(
-                    "{name}: depends on {dependency}; it may use of the workspace: {}",
+                    "{name}: depends on {used}; it may use of the workspace: {}",
                     if allowed.is_empty() {
                         "nothing".to_owned()
                     } else {
                         allowed.join(", ")
                     }
+                ));
+            }
+        }
+    }
+    problems
+}
+
+/// Tests that a step would run if it knew of them.
+fn unlisted(packages: &[Package]) -> Problems {
+    let mut problems = Vec::new();
+    // The checks of polyshm-wire are quick, and run with its other tests.
+    let checked = packages.iter().filter(|it| it.name != "polyshm-wire");
+    for Package { name, tests, .. } in checked {
+        let protocol = PROTOCOLS.iter().find(|protocol| protocol.package == name);
+        for check in [Check::Crash, Check::Hostile] {
+            let has = tests.iter().any(|test| test == check.name());
+            if has && !protocol.is_some_and(|protocol| protocol.has(check)) {
+                problems.push(format!(
+                    "{name}: no step runs its test `{}` in full; list it in xtask's protocols.rs",
+                    check.name()
                 ));
             }
         }
@@ -134,7 +209,25 @@ mod tests {
         Package {
             name: name.to_owned(),
             folder: name.to_owned(),
-            dependencies: dependencies.iter().map(|&name| name.to_owned()).collect(),
+            published: name != TEST_KIT,
+            dependencies: dependencies.iter().map(|name| normal(name)).collect(),
+            tests: Vec::new(),
+        }
+    }
+
+    fn normal(name: &str) -> Dependency {
+        Dependency {
+            name: name.to_owned(),
+            dev: false,
+            versioned: true,
+        }
+    }
+
+    fn dev(name: &str, versioned: bool) -> Dependency {
+        Dependency {
+            dev: true,
+            versioned,
+            ..normal(name)
         }
     }
 
@@ -173,14 +266,65 @@ mod tests {
     }
 
     #[test]
+    fn the_test_kit_is_for_tests_everywhere() {
+        let mut packages = [
+            package("polyshm-testkit", &["polyshm-platform", "serde_json"]),
+            package("polyshm-platform", &[]),
+            package("polyshm-wire", &[]),
+            package("polyshm", &[]),
+        ];
+        for user in &mut packages[1..] {
+            user.dependencies.push(dev(TEST_KIT, false));
+        }
+        assert_eq!(violations(&packages), Problems::new());
+
+        packages[0].published = true;
+        packages[0].dependencies.push(normal("polyshm-wire"));
+        packages[1].dependencies = vec![normal(TEST_KIT)];
+        packages[2].dependencies = vec![dev(TEST_KIT, true)];
+        let problems = violations(&packages);
+        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert!(
+            problems[1].starts_with("polyshm-testkit: depends on polyshm-wire;"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[3].starts_with("polyshm-wire: depends on polyshm-testkit, which is never"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn tests_that_no_step_runs_are_found() {
+        let mut new = package("polyshm-new", &[]);
+        new.tests = ["behaviour", "crash", "hostile"].map(str::to_owned).into();
+        let mut wire = package("polyshm-wire", &[]);
+        wire.tests = vec!["hostile".to_owned()];
+        let mut listed = package(PROTOCOLS[0].package, &[]);
+        listed.tests = vec!["crash".to_owned()];
+        let problems = unlisted(&[new, wire, listed]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("polyshm-new: no step runs its test `crash`"));
+    }
+
+    #[test]
     fn metadata_is_read() {
         let metadata = serde_json::json!({ "packages": [{
             "name": "polyshm",
             "manifest_path": "/x/crates/polyshm/Cargo.toml",
-            "dependencies": [{ "name": "anyhow", "kind": "dev" }],
+            "publish": [],
+            "dependencies": [{ "name": "anyhow", "kind": "dev", "req": "*" }],
+            "targets": [
+                { "name": "polyshm", "kind": ["lib"] },
+                { "name": "readme", "kind": ["test"] },
+            ],
         }]});
         let packages = packages(&metadata).unwrap();
         assert_eq!(packages[0].folder, "polyshm");
-        assert_eq!(packages[0].dependencies, ["anyhow"]);
+        assert!(!packages[0].published);
+        let dependency = &packages[0].dependencies[0];
+        assert_eq!(dependency.name, "anyhow");
+        assert!(dependency.dev && !dependency.versioned);
+        assert_eq!(packages[0].tests, ["readme"]);
     }
 }

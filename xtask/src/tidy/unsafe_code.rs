@@ -14,7 +14,7 @@ const HOME: &str = "crates/polyshm-platform/";
 const AUDITED: [&str; 1] = ["crates/polyshm-zerobuffer/src/lend.rs"];
 
 /// Crates that need none at all.
-const FORBID: [&str; 2] = ["polyshm", "polyshm-wire"];
+const FORBID: [&str; 3] = ["polyshm", "polyshm-testkit", "polyshm-wire"];
 
 pub(super) fn check(workspace: &Workspace) -> Result<Problems> {
     let mut problems = Vec::new();
