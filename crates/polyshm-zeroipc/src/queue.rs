@@ -1,0 +1,672 @@
+//! Queue: bounded, many producers, many consumers (section 4.2).
+
+use crate::{
+    block::Block,
+    element::{Element, shape},
+    error::{Error, Full, Label, OpError, Refused},
+    memory::{Memory, Part, open_or_create},
+    wait::{Look, STUCK_AFTER, Sleepers, Wait, settle},
+};
+use polyshm_platform::{Bytes, Deadline, Word32, Words32, sync::Ordering};
+use polyshm_wire::zeroipc::{QueueLayout, queue};
+use std::{marker::PhantomData, time::Instant};
+use zerocopy::IntoBytes;
+
+/// The queue over bytes: what typed, dynamic and channel queues share.
+#[derive(Clone, Debug)]
+pub(crate) struct RawQueue {
+    /// Pops claimed.
+    head: Word32,
+    /// Pushes claimed.
+    tail: Word32,
+    /// Per slot: `p` when push `p` may claim it, `p + 1` when its element may
+    /// be popped.
+    seq: Words32,
+    data: Bytes,
+    mask: u32,
+    elem_size: usize,
+    block: Block,
+}
+
+/// What a repair did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Repair {
+    /// Elements that are there now.
+    pub kept: u32,
+    /// Slots that a process had half-changed; what they held is lost.
+    pub dropped: u32,
+}
+
+impl RawQueue {
+    pub(crate) const WHAT: &'static str = "queue";
+
+    pub(crate) fn layout(
+        memory: &Memory,
+        label: &Label,
+        capacity: u64,
+        elem_size: u64,
+    ) -> Result<QueueLayout, Error> {
+        QueueLayout::new(capacity, elem_size).map_err(memory.layout_error(label))
+    }
+
+    pub(crate) fn create(
+        memory: &Memory,
+        name: &str,
+        capacity: u64,
+        elem_size: u64,
+    ) -> Result<Self, Error> {
+        let label = Memory::label(Self::WHAT, name);
+        let layout = Self::layout(memory, &label, capacity, elem_size)?;
+        let part = Part {
+            name: name.to_owned(),
+            size: layout.size(),
+        };
+        memory.create_entries(&label, &[part], |blocks| Self::init(&blocks[0], &layout))
+    }
+
+    /// Stores a fresh queue; the bytes are zero.
+    pub(crate) fn init(block: &Block, layout: &QueueLayout) -> Result<Self, Error> {
+        block.fill(0, &layout.header().to_bytes())?;
+        let raw = Self::over(block, layout)?;
+        for slot in 0..layout.capacity {
+            // Relaxed: publishing the entry is what others wait for.
+            raw.seq.store(slot as usize, slot, Ordering::Relaxed);
+        }
+        Ok(raw)
+    }
+
+    pub(crate) fn open(memory: &Memory, name: &str, elem_size: u64) -> Result<Self, Error> {
+        let label = Memory::label(Self::WHAT, name);
+        Self::open_block(&memory.open_entry(name, &label)?, Some(elem_size))
+    }
+
+    pub(crate) fn open_block(block: &Block, elem_size: Option<u64>) -> Result<Self, Error> {
+        let layout = QueueLayout::read(&block.header()?, block.size as u64, elem_size)
+            .map_err(|source| block.mismatch(source))?;
+        if !layout.is_usable() {
+            return Err(Error::Unusable {
+                on: block.label.clone(),
+                reason: "with one slot, full and empty look alike; create it with two or more",
+            });
+        }
+        Self::over(block, &layout)
+    }
+
+    fn over(block: &Block, layout: &QueueLayout) -> Result<Self, Error> {
+        let len = layout.capacity as usize * layout.elem_size as usize;
+        Ok(Self {
+            head: block.word32(queue::HEAD)?,
+            tail: block.word32(queue::TAIL)?,
+            seq: block.words32(layout.seq_offset(), 4, layout.capacity)?,
+            data: block.bytes(layout.data_offset(), len)?,
+            mask: layout.capacity - 1,
+            elem_size: layout.elem_size as usize,
+            block: block.clone(),
+        })
+    }
+
+    pub(crate) fn elem_size(&self) -> usize {
+        self.elem_size
+    }
+
+    pub(crate) fn label(&self) -> &Label {
+        &self.block.label
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.mask + 1
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        // Acquire, tail first: what is counted as popped was pushed before.
+        let tail = self.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Acquire);
+        let len = tail.wrapping_sub(head);
+        // The head may have passed the tail that was read.
+        if len > 1 << 31 {
+            0
+        } else {
+            len.min(self.capacity())
+        }
+    }
+
+    /// Claims up to `wanted` consecutive positions from `counter`, each of
+    /// whose slots shows its position plus `ready`. `None`: not one.
+    #[inline]
+    fn claim(&self, counter: &Word32, ready: u32, wanted: u32) -> Option<(u32, u32)> {
+        let mut at = counter.load(Ordering::Relaxed);
+        loop {
+            let index = (at & self.mask) as usize;
+            // Acquire: pairs with the release of the slot's last user; its
+            // copy of the element is over.
+            let lead = self
+                .seq
+                .load(index, Ordering::Acquire)
+                .wrapping_sub(at.wrapping_add(ready));
+            // Wrapping, then signed: positions wrap at 2^32.
+            match lead.cast_signed() {
+                0 => {
+                    let mut count = 1;
+                    while count < wanted {
+                        let next = at.wrapping_add(count);
+                        let index = (next & self.mask) as usize;
+                        // Acquire: as above.
+                        if self.seq.load(index, Ordering::Acquire) != next.wrapping_add(ready) {
+                            break;
+                        }
+                        count += 1;
+                    }
+                    // Relaxed: the slots' numbers order the elements. The
+                    // update also is the barrier before the bell is looked at.
+                    match counter.compare_exchange(
+                        at,
+                        at.wrapping_add(count),
+                        Ordering::Relaxed,
+                        Ordering::Relaxed,
+                    ) {
+                        Ok(_) => return Some((at, count)),
+                        Err(found) => at = found,
+                    }
+                }
+                behind if behind < 0 => return None,
+                _ => {
+                    // Who advanced the slot had moved the counter before, and
+                    // the acquire shows it: a counter that stands is damage.
+                    let now = counter.load(Ordering::Relaxed);
+                    if now == at {
+                        return None;
+                    }
+                    at = now;
+                }
+            }
+        }
+    }
+
+    /// Copies an element in; whether there was room.
+    #[inline]
+    pub(crate) fn try_push(&self, element: &[u8]) -> bool {
+        let Some((at, _)) = self.claim(&self.tail, 0, 1) else {
+            return false;
+        };
+        self.put(at, element);
+        self.block.bell.ring(&self.tail, 1);
+        true
+    }
+
+    /// Stores and publishes one claimed element.
+    #[inline]
+    fn put(&self, at: u32, element: &[u8]) {
+        let index = (at & self.mask) as usize;
+        // In range: the index is below the capacity, the size is the slot's.
+        let stored = self.data.write(index * element.len(), element);
+        debug_assert!(stored.is_ok());
+        // Release: pairs with the acquire in a popper's claim.
+        self.seq.store(index, at.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Copies an element out; whether there was one.
+    #[inline]
+    pub(crate) fn try_pop(&self, into: &mut [u8]) -> bool {
+        let Some((at, _)) = self.claim(&self.head, 1, 1) else {
+            return false;
+        };
+        self.take(at, into);
+        self.block.bell.ring(&self.head, 1);
+        true
+    }
+
+    /// Copies out one claimed element and frees its slot.
+    #[inline]
+    fn take(&self, at: u32, into: &mut [u8]) {
+        let index = (at & self.mask) as usize;
+        let loaded = self.data.read(index * into.len(), into);
+        debug_assert!(loaded.is_ok());
+        // Release: pairs with the acquire in a pusher's claim, one lap later.
+        let next_lap = at.wrapping_add(self.capacity());
+        self.seq.store(index, next_lap, Ordering::Release);
+    }
+
+    /// Pushes as many of the elements as there is room for; gives how many.
+    pub(crate) fn try_push_many(&self, elements: &[u8]) -> usize {
+        let mut rest = elements.chunks_exact(self.elem_size);
+        let mut done = 0;
+        while rest.len() > 0 {
+            let wanted = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            let Some((at, count)) = self.claim(&self.tail, 0, wanted.min(self.capacity())) else {
+                break;
+            };
+            for (at, element) in (0..count).map(|i| at.wrapping_add(i)).zip(&mut rest) {
+                self.put(at, element);
+            }
+            done += count as usize;
+            self.block.bell.ring(&self.tail, count);
+        }
+        done
+    }
+
+    /// Pops as many elements as there are, at most those that `into` takes.
+    pub(crate) fn try_pop_many(&self, into: &mut [u8]) -> usize {
+        let mut rest = into.chunks_exact_mut(self.elem_size);
+        let mut done = 0;
+        while rest.len() > 0 {
+            let wanted = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            let Some((at, count)) = self.claim(&self.head, 1, wanted.min(self.capacity())) else {
+                break;
+            };
+            for (at, element) in (0..count).map(|i| at.wrapping_add(i)).zip(&mut rest) {
+                self.take(at, element);
+            }
+            done += count as usize;
+            self.block.bell.ring(&self.head, count);
+        }
+        done
+    }
+
+    /// Pushes, waiting for room; `closed` ends the wait.
+    pub(crate) fn push_until(
+        &self,
+        element: &[u8],
+        attempt: &'static str,
+        deadline: Deadline,
+        closed: impl Fn() -> bool,
+    ) -> Result<(), OpError> {
+        let full =
+            |head: u32, tail: u32| (tail.wrapping_sub(head) >= self.capacity()).then_some(head);
+        self.wait(
+            &self.head,
+            attempt,
+            deadline,
+            &closed,
+            || !closed() && self.try_push(element),
+            full,
+        )
+    }
+
+    /// Pops, waiting for an element; `closed` ends the wait of an empty queue.
+    pub(crate) fn pop_until(
+        &self,
+        into: &mut [u8],
+        attempt: &'static str,
+        deadline: Deadline,
+        closed: impl Fn() -> bool,
+    ) -> Result<(), OpError> {
+        let empty = |head: u32, tail: u32| (head == tail).then_some(tail);
+        self.wait(
+            &self.tail,
+            attempt,
+            deadline,
+            &closed,
+            || self.try_pop(into),
+            empty,
+        )
+    }
+
+    /// Waits until `go` succeeds, asleep on `word` while that has the value
+    /// that `idle(head, tail)` gives.
+    fn wait(
+        &self,
+        word: &Word32,
+        attempt: &'static str,
+        deadline: Deadline,
+        closed: &dyn Fn() -> bool,
+        mut go: impl FnMut() -> bool,
+        idle: impl Fn(u32, u32) -> Option<u32>,
+    ) -> Result<(), OpError> {
+        let look = || {
+            // The sign first: an element that was sent before it is still taken.
+            let end = closed();
+            if go() {
+                return Ok(Look::Ready(()));
+            }
+            if end {
+                return Err(OpError::Closed {
+                    attempt,
+                    on: self.block.label.clone(),
+                });
+            }
+            // Relaxed: the sleep compares once more.
+            let tail = self.tail.load(Ordering::Relaxed);
+            let head = self.head.load(Ordering::Relaxed);
+            // Not idle: another process is between claiming and publishing.
+            Ok(idle(head, tail).map_or(Look::Nap, Look::Sleep))
+        };
+        let mut since: Option<(u32, Instant)> = None;
+        let check = || {
+            match self.half_changed(&idle) {
+                None => since = None,
+                Some(slot) => match since {
+                    Some((seen, start)) if seen == slot => {
+                        if start.elapsed() >= STUCK_AFTER {
+                            return Err(self.stuck(attempt, slot));
+                        }
+                    }
+                    _ => since = Some((slot, Instant::now())),
+                },
+            }
+            Ok(None)
+        };
+        let done = Wait::new(word, Sleepers::Bell(&self.block.bell), look, check)
+            .run(self.block.waiter, deadline)?;
+        match done {
+            Some(()) => Ok(()),
+            None => Err(
+                match settle(|| self.half_changed(&idle).is_none().then_some(())) {
+                    Some(()) => OpError::Timeout {
+                        attempt,
+                        on: self.block.label.clone(),
+                    },
+                    None => self.stuck(attempt, self.half_changed(&idle).unwrap_or(0)),
+                },
+            ),
+        }
+    }
+
+    fn stuck(&self, attempt: &'static str, slot: u32) -> OpError {
+        OpError::Stuck {
+            attempt,
+            on: self.block.label.clone(),
+            slot,
+        }
+    }
+
+    /// The slot that keeps a push or a pop back although the counters promise
+    /// success.
+    fn half_changed(&self, idle: &impl Fn(u32, u32) -> Option<u32>) -> Option<u32> {
+        let tail = self.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Acquire);
+        let used = tail.wrapping_sub(head);
+        if idle(head, tail).is_some() || used > 1 << 31 {
+            return None;
+        }
+        // A consumer waits for the head's slot, a producer for the tail's.
+        let (at, ready) = if idle(tail, tail).is_some() {
+            (head, 1)
+        } else {
+            (tail, 0)
+        };
+        let index = at & self.mask;
+        let lead = self
+            .seq
+            .load(index as usize, Ordering::Acquire)
+            .wrapping_sub(at.wrapping_add(ready));
+        (lead.cast_signed() < 0).then_some(index)
+    }
+
+    /// Puts the queue in order; nobody else may use it meanwhile.
+    pub(crate) fn repair(&self) -> Repair {
+        let tail = self.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Acquire);
+        let used = tail.wrapping_sub(head).min(self.capacity());
+        let mut element = vec![0; self.elem_size];
+        let mut kept = 0;
+        let slot = |at: u32| (at & self.mask) as usize;
+        // Relaxed throughout: nobody else is there.
+        let whole = |at: u32| self.seq.load(slot(at), Ordering::Relaxed) == at.wrapping_add(1);
+        for at in (0..used).map(|i| head.wrapping_add(i)) {
+            if !whole(at) {
+                continue;
+            }
+            let to = head.wrapping_add(kept);
+            if to != at
+                && self
+                    .data
+                    .read(slot(at) * self.elem_size, &mut element)
+                    .is_ok()
+            {
+                self.put(to, &element);
+            }
+            kept += 1;
+        }
+        let end = head.wrapping_add(kept);
+        for at in (kept..self.capacity()).map(|i| head.wrapping_add(i)) {
+            self.seq.store(slot(at), at, Ordering::Relaxed);
+        }
+        self.tail.store(end, Ordering::Release);
+        self.tail.wake(u32::MAX);
+        self.head.wake(u32::MAX);
+        Repair {
+            kept,
+            dropped: used - kept,
+        }
+    }
+
+    /// Wakes whoever waits, because something else changed.
+    pub(crate) fn wake_all(&self) {
+        self.head.wake(u32::MAX);
+        self.tail.wake(u32::MAX);
+    }
+}
+
+/// A bounded queue for any number of producers and consumers, first in, first
+/// out.
+///
+/// Capacity: rounded up to a power of two, at least 2. Elements are copied in
+/// and out. `try_push` and `try_pop` never block and make no system call unless
+/// a process sleeps in this segment; the others wait as the memory's
+/// [`WaitStrategy`](polyshm_platform::WaitStrategy) says. What one push stored
+/// before it is seen by who pops the element (release and acquire on the slot's
+/// number).
+///
+/// A process that dies between claiming a slot and publishing it leaves the
+/// slot stuck: pushes and pops that need it report [`OpError::Stuck`], and
+/// [`Queue::repair`] restores service.
+///
+/// Source: section 4.2 of `docs/protocols/zeroipc.md`.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use polyshm_zeroipc::{Memory, Queue};
+///
+/// let name = format!("polyshm-doc-queue-{}", std::process::id());
+/// let memory = Memory::create_new(&name, 1 << 16)?;
+/// let jobs = Queue::<u32>::create(&memory, "jobs", 100)?;
+/// assert_eq!(jobs.capacity(), 128);
+///
+/// jobs.try_push(7).expect("there is room");
+/// assert_eq!(jobs.try_push_slice(&[8, 9]), 2);
+/// assert_eq!(jobs.try_pop(), Some(7));
+/// assert_eq!(jobs.len(), 2);
+/// memory.unlink()?;
+/// # }
+/// # Ok::<(), polyshm_zeroipc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Queue<T> {
+    raw: RawQueue,
+    _element: PhantomData<fn(T) -> T>,
+}
+
+const PUSH: &str = "push to";
+const POP: &str = "pop from";
+
+impl<T: Element> Queue<T> {
+    const fn over(raw: RawQueue) -> Self {
+        Self {
+            raw,
+            _element: PhantomData,
+        }
+    }
+
+    /// Creates a queue for at least `capacity` elements.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken or impossible, the capacity is 0 or above 2^31, or it
+    /// does not fit.
+    pub fn create(memory: &Memory, name: &str, capacity: u64) -> Result<Self, Error> {
+        RawQueue::create(memory, name, capacity, shape::<T>().0).map(Self::over)
+    }
+
+    /// Opens a queue.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, its elements have another size, or it is
+    /// damaged. A queue with a single slot, which other implementations can
+    /// make, is refused: full and empty look alike in it.
+    pub fn open(memory: &Memory, name: &str) -> Result<Self, Error> {
+        RawQueue::open(memory, name, shape::<T>().0).map(Self::over)
+    }
+
+    /// Opens the queue, or creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::open`] and [`Queue::create`].
+    pub fn open_or_create(memory: &Memory, name: &str, capacity: u64) -> Result<Self, Error> {
+        open_or_create(
+            || Self::open(memory, name),
+            || Self::create(memory, name, capacity),
+        )
+    }
+
+    /// Pushes if there is room.
+    ///
+    /// # Errors
+    ///
+    /// The element, when the queue is full.
+    #[inline]
+    #[doc(alias = "enqueue")]
+    pub fn try_push(&self, element: T) -> Result<(), Full<T>> {
+        if self.raw.try_push(element.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Full(element))
+        }
+    }
+
+    /// Pushes, waiting for room without end.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Stuck`] when a slot stays half-changed for a second.
+    pub fn push(&self, element: T) -> Result<(), Refused<T>> {
+        self.push_within(element, Deadline::never())
+    }
+
+    /// Pushes, waiting for room until the deadline or for that long.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Timeout`] or [`OpError::Stuck`]; the element comes back.
+    pub fn push_within(&self, element: T, deadline: impl Into<Deadline>) -> Result<(), Refused<T>> {
+        self.raw
+            .push_until(element.as_bytes(), PUSH, deadline.into(), || false)
+            .map_err(|error| Refused {
+                value: element,
+                error,
+            })
+    }
+
+    /// Pops if there is an element.
+    #[inline]
+    #[doc(alias = "dequeue")]
+    pub fn try_pop(&self) -> Option<T> {
+        let mut element = T::new_zeroed();
+        self.raw.try_pop(element.as_mut_bytes()).then_some(element)
+    }
+
+    /// Pops, waiting for an element without end.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Stuck`] when a slot stays half-changed for a second.
+    pub fn pop(&self) -> Result<T, OpError> {
+        self.pop_within(Deadline::never())
+    }
+
+    /// Pops, waiting for an element until the deadline or for that long.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Timeout`] or [`OpError::Stuck`].
+    pub fn pop_within(&self, deadline: impl Into<Deadline>) -> Result<T, OpError> {
+        let mut element = T::new_zeroed();
+        self.raw
+            .pop_until(element.as_mut_bytes(), POP, deadline.into(), || false)?;
+        Ok(element)
+    }
+
+    /// Pushes as many elements as there is room for, in order; gives how many.
+    /// Elements of one call may be interleaved with other producers'.
+    pub fn try_push_slice(&self, elements: &[T]) -> usize {
+        self.raw.try_push_many(elements.as_bytes())
+    }
+
+    /// Pops as many elements as there are, at most `into.len()`; gives how many.
+    pub fn try_pop_slice(&self, into: &mut [T]) -> usize {
+        self.raw.try_pop_many(into.as_mut_bytes())
+    }
+
+    /// Pushes all elements, waiting for room until the deadline or for that
+    /// long; gives how many were pushed before it passed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Stuck`]; the elements before `value` were pushed.
+    pub fn push_slice_within(
+        &self,
+        elements: &[T],
+        deadline: impl Into<Deadline>,
+    ) -> Result<usize, Refused<usize>> {
+        let deadline = deadline.into();
+        let mut done = 0;
+        while let Some(&element) = elements.get(done) {
+            match self.push_within(element, deadline) {
+                Ok(()) => done += 1 + self.try_push_slice(&elements[done + 1..]),
+                Err(Refused { error, .. }) if error.is_timeout() => break,
+                Err(Refused { error, .. }) => return Err(Refused { value: done, error }),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Pops at least one element, waiting for it until the deadline or for that
+    /// long, and as many more as are there; gives how many, at most
+    /// `into.len()`.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Timeout`] or [`OpError::Stuck`]; nothing was popped.
+    pub fn pop_slice_within(
+        &self,
+        into: &mut [T],
+        deadline: impl Into<Deadline>,
+    ) -> Result<usize, OpError> {
+        let Some((first, rest)) = into.split_first_mut() else {
+            return Ok(0);
+        };
+        *first = self.pop_within(deadline)?;
+        Ok(1 + self.try_pop_slice(rest))
+    }
+
+    /// The number of elements; with others at work, of a moment ago.
+    pub fn len(&self) -> usize {
+        self.raw.len() as usize
+    }
+
+    /// Whether there are no elements; with others at work, a moment ago.
+    pub fn is_empty(&self) -> bool {
+        self.raw.len() == 0
+    }
+
+    /// Whether there is no room; with others at work, a moment ago.
+    pub fn is_full(&self) -> bool {
+        self.raw.len() == self.raw.capacity()
+    }
+
+    /// The number of elements that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.raw.capacity() as usize
+    }
+
+    /// Restores service after a process died half-way through a push or a pop.
+    /// Complete elements are kept in order, half-changed slots dropped.
+    ///
+    /// Only while nobody else uses the queue: the format has no way to keep
+    /// others out.
+    pub fn repair(&self) -> Repair {
+        self.raw.repair()
+    }
+}
