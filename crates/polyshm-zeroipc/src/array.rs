@@ -20,7 +20,6 @@ pub(crate) struct RawArray {
     data: Bytes,
     form: ArrayForm,
     capacity: usize,
-    elem_size: usize,
     block: Block,
 }
 
@@ -90,17 +89,12 @@ impl RawArray {
             data: block.bytes(layout.data_offset(), len as usize)?,
             form: layout.form,
             capacity: layout.capacity as usize,
-            elem_size: layout.elem_size as usize,
             block: block.clone(),
         })
     }
 
     pub(crate) const fn capacity(&self) -> usize {
         self.capacity
-    }
-
-    pub(crate) const fn elem_size(&self) -> usize {
-        self.elem_size
     }
 
     pub(crate) const fn form(&self) -> ArrayForm {

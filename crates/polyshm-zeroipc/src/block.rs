@@ -81,12 +81,6 @@ impl Block {
         written.map_err(|error| self.impossible(&error.into()))
     }
 
-    /// As a part of a structure of several entries, whose errors name the whole.
-    pub(crate) fn labelled(mut self, label: &Label) -> Self {
-        self.label = label.clone();
-        self
-    }
-
     /// The error of a layout's check.
     pub(crate) fn mismatch(&self, source: ImageError) -> Error {
         Error::Structure {

@@ -184,7 +184,7 @@ impl Turn {
 }
 
 impl Rendezvous {
-    fn over(head: &Block, cell: &Block, layout: &SlotLayout) -> Result<Self, Error> {
+    fn over(head: &Block, cell: &Block, layout: SlotLayout) -> Result<Self, Error> {
         Ok(Self {
             senders: head.word32(header::SENDERS)?,
             receivers: head.word32(header::RECEIVERS)?,
@@ -439,14 +439,6 @@ impl<T: Element> Channel<T> {
         }
     }
 
-    fn name(name: &str, suffix: &str) -> Result<String, Error> {
-        derived(name, suffix).map_err(|source| Error::Name {
-            what: Self::WHAT,
-            name: name.to_owned(),
-            source,
-        })
-    }
-
     /// Creates a channel for `capacity` messages in the C++ format; 0: each send
     /// waits for its receiver. Other capacities are rounded up to a power of two.
     ///
@@ -458,32 +450,32 @@ impl<T: Element> Channel<T> {
         let label = Memory::label(Self::WHAT, name);
         let (size, align) = shape::<T>();
         let head = Part {
-            name: Self::name(name, suffix::CHANNEL_HEADER)?,
+            name: Memory::derived(Self::WHAT, name, suffix::CHANNEL_HEADER)?,
             size: header::SIZE,
         };
         if capacity == 0 {
             let layout = SlotLayout::new(size, align).map_err(memory.layout_error(&label))?;
             let cell = Part {
-                name: Self::name(name, suffix::CHANNEL_SLOT)?,
+                name: Memory::derived(Self::WHAT, name, suffix::CHANNEL_SLOT)?,
                 size: layout.size(),
             };
             return memory.create_entries(&label, &[head, cell], |blocks| {
                 blocks[0].fill(0, &ChannelHeader::new(0).to_bytes())?;
-                let rendezvous = Rendezvous::over(&blocks[0], &blocks[1], &layout)?;
+                let rendezvous = Rendezvous::over(&blocks[0], &blocks[1], layout)?;
                 let kind = Kind::Rendezvous(Arc::new(rendezvous));
                 Ok(Self::of(kind, &blocks[0]))
             });
         }
         let layout = QueueLayout::new(capacity, size).map_err(memory.layout_error(&label))?;
         let buffer = Part {
-            name: Self::name(name, suffix::CHANNEL_BUFFER)?,
+            name: Memory::derived(Self::WHAT, name, suffix::CHANNEL_BUFFER)?,
             size: layout.size(),
         };
         memory.create_entries(&label, &[head, buffer], |blocks| {
             blocks[0].fill(0, &ChannelHeader::new(layout.capacity).to_bytes())?;
             let kind = Kind::Buffered {
                 closed: blocks[0].word8(header::CLOSED)?,
-                queue: Arc::new(RawQueue::init(&blocks[1], &layout)?),
+                queue: Arc::new(RawQueue::init(&blocks[1], layout)?),
             };
             Ok(Self::of(kind, &blocks[0]))
         })
@@ -505,7 +497,7 @@ impl<T: Element> Channel<T> {
                 size: layout.size(),
             },
             Part {
-                name: Self::name(name, suffix::CHANNEL_SYNC)?,
+                name: Memory::derived(Self::WHAT, name, suffix::CHANNEL_SYNC)?,
                 size: sync::SIZE,
             },
         ];
@@ -513,7 +505,7 @@ impl<T: Element> Channel<T> {
             // At most 2^31, or there would be no such queue.
             let limit = capacity as u32;
             blocks[1].fill(0, &ChannelSync::new(limit).to_bytes())?;
-            let queue = RawQueue::init(&blocks[0], &layout)?;
+            let queue = RawQueue::init(&blocks[0], layout)?;
             Self::python(&blocks[1], queue, limit)
         })
     }
@@ -565,7 +557,7 @@ impl<T: Element> Channel<T> {
                 layout
                     .check(cell.size as u64)
                     .map_err(|source| cell.mismatch(source))?;
-                let rendezvous = Rendezvous::over(&head, &cell, &layout)?;
+                let rendezvous = Rendezvous::over(&head, &cell, layout)?;
                 return Ok(Self::of(Kind::Rendezvous(Arc::new(rendezvous)), &head));
             }
             let buffer =

@@ -1,15 +1,18 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod array;
 mod block;
 mod channel;
+mod dynamic;
 mod element;
 mod error;
 mod future;
 mod lazy;
 mod map;
 mod memory;
+#[cfg(all(test, loom))]
+mod model;
 mod native;
 mod pool;
 mod queue;
@@ -19,10 +22,13 @@ mod stack;
 mod stream;
 mod sync;
 mod table;
+#[cfg(feature = "ndarray")]
+mod view;
 mod wait;
 
 pub use array::{Array, OutOfBounds};
 pub use channel::Channel;
+pub use dynamic::{DynArray, DynError, DynMap, DynQueue, DynRing, DynStack, IntoDType};
 pub use element::{Element, Key, byte_key};
 pub use error::{Error, Full, Label, OpError, Refused};
 pub use future::{Future, FutureState, SetOutcome};
@@ -46,6 +52,9 @@ pub use sync::{
     semaphore::{Semaphore, SemaphorePermit},
     signal::Signal,
 };
+
+#[cfg(feature = "ndarray")]
+pub use view::{ArrayLoan, Stats};
 
 pub use polyshm_platform::{Deadline, Mode, WaitStrategy};
 pub use polyshm_wire::zeroipc::{

@@ -128,7 +128,7 @@ pub enum InsertError<T> {
 #[derive(Clone, Debug)]
 pub struct Map<K, V> {
     raw: RawMap,
-    _element: PhantomData<fn(K, V) -> (K, V)>,
+    _element: PhantomData<fn() -> (K, V)>,
 }
 
 pub(crate) const INSERT: &str = "insert into";
@@ -136,7 +136,7 @@ pub(crate) const FIND: &str = "look up a key in";
 pub(crate) const REMOVE: &str = "remove a key from";
 
 impl<K: Key, V: Element> Map<K, V> {
-    const fn over(raw: RawMap) -> Self {
+    pub(crate) const fn over(raw: RawMap) -> Self {
         Self {
             raw,
             _element: PhantomData,

@@ -11,7 +11,7 @@ use polyshm_platform::{
 };
 use polyshm_wire::zeroipc::{
     DEFAULT_MAX_ENTRIES, Description, ENTRY_SIZE, Entry, Extent, HEADER_SIZE, ImageError,
-    LayoutError, NAME_SIZE, TableHeader, check_name, describe, entry_at, entry_offset,
+    LayoutError, NAME_SIZE, TableHeader, check_name, derived, describe, entry_at, entry_offset,
     header_offset, place, table_end,
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -715,6 +715,15 @@ impl Memory {
             what,
             name: name.into(),
         }
+    }
+
+    /// The name of a further entry of a structure.
+    pub(crate) fn derived(what: &'static str, name: &str, suffix: &str) -> Result<String, Error> {
+        derived(name, suffix).map_err(|source| Error::Name {
+            what,
+            name: name.to_owned(),
+            source,
+        })
     }
 
     pub(crate) fn not_found(&self, on: Label) -> Error {

@@ -3,7 +3,7 @@
 //! The last slot of the table is unused until the table is full. Eight words of
 //! its name field serve meanwhile: four *bells* count who sleeps, so that who
 //! changes something makes no system call when nobody does; four *epochs* count
-//! erasures of map entries, so that a reader notices that a slot changed hands
+//! overwritten slots of maps, so that a reader notices that a slot changed hands
 //! while it looked. Each word carries a tag that no name can contain (0xFF is
 //! never a byte of UTF-8), and is changed by compare-and-exchange from a tagged
 //! value or 0 only: as soon as an entry lies there, the words are left alone,
@@ -45,7 +45,7 @@ impl Tagged {
                 return false;
             }
             let next = TAG | (value.wrapping_add(step) & COUNT);
-            // AcqRel: a sleeper's or eraser's own steps stay on their side;
+            // AcqRel: a sleeper's or writer's own steps stay on their side;
             // pairs with the loads of `ring` and `Epoch::now`.
             match self
                 .word
@@ -121,7 +121,7 @@ impl Drop for Asleep<'_> {
     }
 }
 
-/// Counts the erasures in a map.
+/// Counts the overwritten slots of a map.
 #[derive(Clone, Debug)]
 pub(crate) struct Epoch(Option<Tagged>);
 
@@ -148,7 +148,7 @@ impl Epoch {
             .map_or(0, |tagged| tagged.word.load(Ordering::Acquire))
     }
 
-    /// Before a slot changes hands.
+    /// When a slot is about to be overwritten.
     #[inline]
     pub(crate) fn advance(&self) {
         if let Some(tagged) = &self.0 {

@@ -62,11 +62,11 @@ impl RawQueue {
             name: name.to_owned(),
             size: layout.size(),
         };
-        memory.create_entries(&label, &[part], |blocks| Self::init(&blocks[0], &layout))
+        memory.create_entries(&label, &[part], |blocks| Self::init(&blocks[0], layout))
     }
 
     /// Stores a fresh queue; the bytes are zero.
-    pub(crate) fn init(block: &Block, layout: &QueueLayout) -> Result<Self, Error> {
+    pub(crate) fn init(block: &Block, layout: QueueLayout) -> Result<Self, Error> {
         block.fill(0, &layout.header().to_bytes())?;
         let raw = Self::over(block, layout)?;
         for slot in 0..layout.capacity {
@@ -90,10 +90,10 @@ impl RawQueue {
                 reason: "with one slot, full and empty look alike; create it with two or more",
             });
         }
-        Self::over(block, &layout)
+        Self::over(block, layout)
     }
 
-    fn over(block: &Block, layout: &QueueLayout) -> Result<Self, Error> {
+    fn over(block: &Block, layout: QueueLayout) -> Result<Self, Error> {
         let len = layout.capacity as usize * layout.elem_size as usize;
         Ok(Self {
             head: block.word32(queue::HEAD)?,
@@ -104,10 +104,6 @@ impl RawQueue {
             elem_size: layout.elem_size as usize,
             block: block.clone(),
         })
-    }
-
-    pub(crate) fn elem_size(&self) -> usize {
-        self.elem_size
     }
 
     pub(crate) fn label(&self) -> &Label {
@@ -481,7 +477,7 @@ const PUSH: &str = "push to";
 const POP: &str = "pop from";
 
 impl<T: Element> Queue<T> {
-    const fn over(raw: RawQueue) -> Self {
+    pub(crate) const fn over(raw: RawQueue) -> Self {
         Self {
             raw,
             _element: PhantomData,

@@ -41,7 +41,7 @@ impl RawRing {
         memory: &Memory,
         label: &Label,
         entry: &str,
-        layout: &RingLayout,
+        layout: RingLayout,
     ) -> Result<Self, Error> {
         let part = Part {
             name: entry.to_owned(),
@@ -50,7 +50,7 @@ impl RawRing {
         memory.create_entries(label, &[part], |blocks| Self::init(&blocks[0], layout))
     }
 
-    pub(crate) fn init(block: &Block, layout: &RingLayout) -> Result<Self, Error> {
+    pub(crate) fn init(block: &Block, layout: RingLayout) -> Result<Self, Error> {
         block.fill(0, &layout.header().to_bytes())?;
         Self::over(block, layout)
     }
@@ -64,7 +64,7 @@ impl RawRing {
         let block = memory.open_entry(entry, label)?;
         let layout = RingLayout::read(&block.header()?, block.size as u64, Some(elem_size))
             .map_err(|source| block.mismatch(source))?;
-        let raw = Self::over(&block, &layout)?;
+        let raw = Self::over(&block, layout)?;
         // Acquire, the reader's first: it never passes the writer's.
         let read = raw.read_pos.load(Ordering::Acquire);
         let written = raw.write_pos.load(Ordering::Acquire);
@@ -74,7 +74,7 @@ impl RawRing {
         Ok(raw)
     }
 
-    fn over(block: &Block, layout: &RingLayout) -> Result<Self, Error> {
+    fn over(block: &Block, layout: RingLayout) -> Result<Self, Error> {
         let read_pos = block.word64(ring::READ_POS)?;
         let write_pos = block.word64(ring::WRITE_POS)?;
         Ok(Self {
@@ -89,10 +89,6 @@ impl RawRing {
             write_pos,
             block: block.clone(),
         })
-    }
-
-    pub(crate) const fn elem_size(&self) -> usize {
-        self.elem_size
     }
 
     pub(crate) fn label(&self) -> &Label {
@@ -324,7 +320,7 @@ impl<T: Element> Ring<T> {
         let label = Memory::label(RawRing::WHAT, name);
         let layout =
             RingLayout::new(elements, shape::<T>().0).map_err(memory.layout_error(&label))?;
-        RawRing::create(memory, &label, name, &layout).map(Self::over)
+        RawRing::create(memory, &label, name, layout).map(Self::over)
     }
 
     /// Creates a ring of at most `bytes` bytes, as the C++ constructor takes
@@ -337,7 +333,7 @@ impl<T: Element> Ring<T> {
         let label = Memory::label(RawRing::WHAT, name);
         let layout =
             RingLayout::from_bytes(bytes, shape::<T>().0).map_err(memory.layout_error(&label))?;
-        RawRing::create(memory, &label, name, &layout).map(Self::over)
+        RawRing::create(memory, &label, name, layout).map(Self::over)
     }
 
     /// Opens a ring.

@@ -186,7 +186,7 @@ impl<T: Key> Set<T> {
     pub fn to_vec(&self) -> Vec<T> {
         let mut elements = Vec::new();
         self.table.for_each(size_of::<T>(), |element, _| {
-            elements.extend(T::read_from_bytes(element))
+            elements.extend(T::read_from_bytes(element));
         });
         elements
     }

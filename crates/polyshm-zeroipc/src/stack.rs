@@ -50,10 +50,10 @@ impl RawStack {
             name: name.to_owned(),
             size: layout.size(),
         };
-        memory.create_entries(&label, &[part], |blocks| Self::init(&blocks[0], &layout))
+        memory.create_entries(&label, &[part], |blocks| Self::init(&blocks[0], layout))
     }
 
-    pub(crate) fn init(block: &Block, layout: &StackLayout) -> Result<Self, Error> {
+    pub(crate) fn init(block: &Block, layout: StackLayout) -> Result<Self, Error> {
         block.fill(0, &layout.header().to_bytes())?;
         let raw = Self::over(block, layout)?;
         // Relaxed: publishing the entry is what others wait for.
@@ -66,14 +66,14 @@ impl RawStack {
         let block = memory.open_entry(name, &label)?;
         let layout = StackLayout::read(&block.header()?, block.size as u64, Some(elem_size))
             .map_err(|source| block.mismatch(source))?;
-        let raw = Self::over(&block, &layout)?;
+        let raw = Self::over(&block, layout)?;
         layout
             .check_top(raw.top.load(Ordering::Acquire).cast_signed())
             .map_err(|source| block.mismatch(source))?;
         Ok(raw)
     }
 
-    fn over(block: &Block, layout: &StackLayout) -> Result<Self, Error> {
+    fn over(block: &Block, layout: StackLayout) -> Result<Self, Error> {
         let len = layout.capacity as usize * layout.elem_size as usize;
         Ok(Self {
             top: block.word32(stack::TOP)?,
@@ -83,10 +83,6 @@ impl RawStack {
             elem_size: layout.elem_size as usize,
             block: block.clone(),
         })
-    }
-
-    pub(crate) fn elem_size(&self) -> usize {
-        self.elem_size
     }
 
     pub(crate) fn label(&self) -> &Label {
@@ -345,7 +341,7 @@ const POP: &str = "pop from";
 const PEEK: &str = "look at the top of";
 
 impl<T: Element> Stack<T> {
-    const fn over(raw: RawStack) -> Self {
+    pub(crate) const fn over(raw: RawStack) -> Self {
         Self {
             raw,
             _element: PhantomData,

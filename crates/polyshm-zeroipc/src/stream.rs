@@ -79,14 +79,6 @@ impl Head {
 impl<T: Element> Stream<T> {
     const WHAT: &'static str = "stream";
 
-    fn name(name: &str, suffix: &str) -> Result<String, Error> {
-        derived(name, suffix).map_err(|source| Error::Name {
-            what: Self::WHAT,
-            name: name.to_owned(),
-            source,
-        })
-    }
-
     /// Creates a stream that buffers `elements` values, in the C++ format.
     ///
     /// # Errors
@@ -99,18 +91,18 @@ impl<T: Element> Stream<T> {
             RingLayout::new(elements, shape::<T>().0).map_err(memory.layout_error(&label))?;
         let parts = [
             Part {
-                name: Self::name(name, suffix::STREAM_HEADER)?,
+                name: Memory::derived(Self::WHAT, name, suffix::STREAM_HEADER)?,
                 size: stream::HEADER_SIZE,
             },
             Part {
-                name: Self::name(name, suffix::STREAM_BUFFER)?,
+                name: Memory::derived(Self::WHAT, name, suffix::STREAM_BUFFER)?,
                 size: layout.size(),
             },
         ];
         memory.create_entries(&label, &parts, |blocks| {
             blocks[0].fill(0, &StreamHeader::new(layout.elements()).to_bytes())?;
             Ok(Self {
-                ring: RawRing::init(&blocks[1], &layout)?,
+                ring: RawRing::init(&blocks[1], layout)?,
                 head: Some(Head::over(&blocks[0])?),
                 _element: PhantomData,
             })
@@ -127,7 +119,7 @@ impl<T: Element> Stream<T> {
         let layout =
             RingLayout::new(elements, shape::<T>().0).map_err(memory.layout_error(&label))?;
         Ok(Self {
-            ring: RawRing::create(memory, &label, name, &layout)?,
+            ring: RawRing::create(memory, &label, name, layout)?,
             head: None,
             _element: PhantomData,
         })
@@ -159,7 +151,7 @@ impl<T: Element> Stream<T> {
                 expected: stream::HEADER_SIZE,
             }));
         }
-        let buffer = Self::name(name, suffix::STREAM_BUFFER)?;
+        let buffer = Memory::derived(Self::WHAT, name, suffix::STREAM_BUFFER)?;
         Ok(Self {
             ring: RawRing::open(memory, &label, &buffer, size)?,
             head: Some(Head::over(&block)?),

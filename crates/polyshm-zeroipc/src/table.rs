@@ -165,10 +165,17 @@ impl RawTable {
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
-        // Release: pairs with the acquire fence in `find`: who read what is
-        // stored next also sees that the slot was claimed.
-        fence(Ordering::Release);
         claimed.is_ok()
+    }
+
+    /// Between claiming a slot and storing in it.
+    ///
+    /// Who reads the epoch from now on sees the slot claimed, and waits; who
+    /// read it before and then reads what is stored next sees it changed, by
+    /// the acquire fence in `find` that this release fence pairs with.
+    fn overwrite(&self) {
+        self.block.epoch.advance();
+        fence(Ordering::Release);
     }
 
     fn release(&self, slot: u32, to: u32) {
@@ -231,20 +238,22 @@ impl RawTable {
             if state != OCCUPIED {
                 return Step::On;
             }
-            // Before the key is read: an erasure since then shows.
+            // Before the key is read: what is overwritten since then shows.
             let epoch = self.block.epoch.now();
-            let ours = self.state.load(slot as usize, Ordering::Acquire) == OCCUPIED
+            let before = self.state.load(slot as usize, Ordering::Acquire) == OCCUPIED
                 && self.holds(slot, key, scratch);
             self.value(slot, value);
-            // Acquire: pairs with the release fence in `claim`: if anything
-            // that was read came after a claim, the claim (or what followed)
-            // and the erasure before it are seen below.
+            // Once more, for writers of other implementations, who leave no
+            // epoch behind.
+            let after = self.holds(slot, key, scratch);
+            // Acquire: pairs with the release fence in `overwrite`: if anything
+            // that was read was stored after it, the epoch is seen changed.
             fence(Ordering::Acquire);
             let still = self.state.load(slot as usize, Ordering::Relaxed) == OCCUPIED
                 && self.block.epoch.now() == epoch;
-            match (ours, still) {
-                (true, true) if self.holds(slot, key, scratch) => Step::End(()),
-                (false, true) => Step::On,
+            match (before && after, still) {
+                (true, true) => Step::End(()),
+                (false, true) if before == after => Step::On,
                 _ => Step::Again,
             }
         })?;
@@ -283,7 +292,7 @@ impl RawTable {
                     let ours = self.holds(slot, key, scratch);
                     if ours {
                         if !self.shape.value_is_atomic() {
-                            self.block.epoch.advance();
+                            self.overwrite();
                         }
                         self.store_value(slot, value);
                     }
@@ -307,6 +316,7 @@ impl RawTable {
             if !self.claim(slot, state) {
                 continue;
             }
+            self.overwrite();
             let at = slot as usize * self.shape.stride + self.shape.key_at;
             let stored = self.slots.write(at, key);
             debug_assert!(stored.is_ok(), "the layout holds the key");
@@ -356,7 +366,6 @@ impl RawTable {
 
     /// Erases a slot if the key still stands in it.
     fn erase_slot(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
-        self.block.epoch.advance();
         if !self.claim(slot, OCCUPIED) {
             return false;
         }
@@ -413,7 +422,6 @@ impl RawTable {
 
     /// Empties the table; nobody else may use it meanwhile.
     pub(crate) fn clear(&self) {
-        self.block.epoch.advance();
         for slot in 0..self.shape.capacity {
             self.state.store(slot as usize, EMPTY, Ordering::Release);
         }
@@ -424,7 +432,6 @@ impl RawTable {
     /// meanwhile. Gives how many keys there are and how many slots were erased.
     pub(crate) fn repair(&self) -> (u32, u32) {
         let (mut kept, mut dropped) = (0, 0);
-        self.block.epoch.advance();
         for slot in 0..self.shape.capacity {
             match self.state.load(slot as usize, Ordering::Acquire) {
                 OCCUPIED => kept += 1,

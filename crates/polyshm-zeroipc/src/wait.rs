@@ -6,7 +6,7 @@ use polyshm_platform::{
     Deadline, WaitSource, Waiter, Word32,
     sync::{Ordering, fence_after_update, yield_now},
 };
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 /// The shortest and the longest sleep: peers of other implementations wake
 /// nobody, and poll about once a millisecond themselves.
@@ -48,11 +48,6 @@ pub(crate) struct Wait<'a, L, C> {
     /// giving up.
     pub(crate) check: C,
     pub(crate) slice: Duration,
-}
-
-/// Nobody's death matters.
-pub(crate) fn no_check<T>() -> Result<Option<T>, Infallible> {
-    Ok(None)
 }
 
 impl<'a, T, E, L, C> Wait<'a, L, C>

@@ -7,7 +7,7 @@ use crate::{
     wait::{Look, Sleepers, Wait, wake_counted},
 };
 use polyshm_platform::{Deadline, Word32, sync::Ordering};
-use polyshm_wire::zeroipc::{EventImage, ImageError, derived, event, semaphore, suffix};
+use polyshm_wire::zeroipc::{EventImage, ImageError, event, semaphore, suffix};
 use std::time::Duration;
 
 /// Whom a signal lets go.
@@ -78,7 +78,7 @@ impl Event {
                 size: event::SIZE,
             },
             Part {
-                name: memory.derived(Self::WHAT, name, suffix::EVENT_SEM)?,
+                name: Memory::derived(Self::WHAT, name, suffix::EVENT_SEM)?,
                 size: semaphore::SIZE,
             },
         ];
@@ -124,7 +124,7 @@ impl Event {
         let header: [u8; 12] = block.header()?;
         let image = EventImage::read(&header).map_err(|source| block.mismatch(source))?;
         image.check().map_err(|source| block.mismatch(source))?;
-        let entry = memory.derived(Self::WHAT, name, suffix::EVENT_SEM)?;
+        let entry = Memory::derived(Self::WHAT, name, suffix::EVENT_SEM)?;
         Ok(Self {
             signaled: block.word32(event::SIGNALED)?,
             waiting: block.word32(event::WAITING)?,
@@ -286,21 +286,5 @@ impl Event {
                 on: self.semaphore.label().clone(),
             })
         }
-    }
-}
-
-impl Memory {
-    /// The name of a further entry of a structure.
-    pub(crate) fn derived(
-        &self,
-        what: &'static str,
-        name: &str,
-        suffix: &str,
-    ) -> Result<String, Error> {
-        derived(name, suffix).map_err(|source| Error::Name {
-            what,
-            name: name.to_owned(),
-            source,
-        })
     }
 }

@@ -70,8 +70,8 @@ impl Monitor {
     /// How long a wait that timed out tries to lock again.
     const RELOCK: Duration = Duration::from_secs(5);
 
-    fn names(memory: &Memory, name: &str) -> Result<[String; 4], Error> {
-        let derived = |suffix| memory.derived(Self::WHAT, name, suffix);
+    fn names(name: &str) -> Result<[String; 4], Error> {
+        let derived = |suffix| Memory::derived(Self::WHAT, name, suffix);
         Ok([
             derived(suffix::MONITOR_MUTEX)?,
             derived(suffix::MONITOR_CONDITION)?,
@@ -93,7 +93,7 @@ impl Monitor {
             monitor::COUNT_SIZE,
             MARKER_SIZE,
         ];
-        let names = Self::names(memory, name)?;
+        let names = Self::names(name)?;
         let parts: Vec<Part> = names
             .into_iter()
             .zip(sizes)
@@ -116,7 +116,7 @@ impl Monitor {
     /// cannot be a monitor's.
     pub fn open(memory: &Memory, name: &str) -> Result<Self, Error> {
         let label = Memory::label(Self::WHAT, name);
-        let [mutex, condition, count, marker] = Self::names(memory, name)?;
+        let [mutex, condition, count, marker] = Self::names(name)?;
         let sized = |name: &str, expected: u64| -> Result<Block, Error> {
             let block = memory.open_entry(name, &label)?;
             if block.size as u64 == expected {
@@ -213,7 +213,7 @@ pub struct MonitorGuard<'a> {
     taken: Taken,
 }
 
-impl<'a> MonitorGuard<'a> {
+impl MonitorGuard<'_> {
     /// Whether the holder before us died with the lock: what it protects may be
     /// half-changed.
     pub const fn recovered(&self) -> bool {

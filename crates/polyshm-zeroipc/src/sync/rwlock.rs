@@ -32,7 +32,7 @@ impl Registry {
 
     const fn write(word: u64, shift: u32, pid: u64, count: u64) -> u64 {
         let pid = if count == 0 { 0 } else { pid };
-        word & !(Self::PLACE << shift) | (count * Self::ONE | pid) << shift
+        (word & !(Self::PLACE << shift)) | (((count * Self::ONE) | pid) << shift)
     }
 
     /// Changes one place; `change` gives its new pid and count.
@@ -137,8 +137,8 @@ const WRITE: &str = "write-lock";
 impl RwLock {
     const WHAT: &'static str = "rwlock";
 
-    fn names(memory: &Memory, name: &str) -> Result<[String; 4], Error> {
-        let derived = |suffix| memory.derived(Self::WHAT, name, suffix);
+    fn names(name: &str) -> Result<[String; 4], Error> {
+        let derived = |suffix| Memory::derived(Self::WHAT, name, suffix);
         Ok([
             derived(suffix::RW_STATE)?,
             derived(suffix::RW_READER_MUTEX)?,
@@ -155,13 +155,13 @@ impl RwLock {
     pub fn create(memory: &Memory, name: &str) -> Result<Self, Error> {
         let label = Memory::label(Self::WHAT, name);
         let sizes = [rwlock::SIZE, semaphore::SIZE, semaphore::SIZE, MARKER_SIZE];
-        let names = Self::names(memory, name)?;
+        let names = Self::names(name)?;
         let parts: Vec<Part> = names
             .into_iter()
             .zip(sizes)
             .map(|(name, size)| Part { name, size })
             .collect();
-        memory.create_entries(&label, &parts, |blocks| Self::init(blocks))
+        memory.create_entries(&label, &parts, Self::init)
     }
 
     pub(crate) fn init(blocks: &[Block]) -> Result<Self, Error> {
@@ -178,7 +178,7 @@ impl RwLock {
     /// cannot be a read-write lock's.
     pub fn open(memory: &Memory, name: &str) -> Result<Self, Error> {
         let label = Memory::label(Self::WHAT, name);
-        let [state, reader, writer, marker] = Self::names(memory, name)?;
+        let [state, reader, writer, marker] = Self::names(name)?;
         let blocks = [
             memory.open_entry(&state, &label)?,
             memory.open_entry(&reader, &label)?,

@@ -72,8 +72,8 @@ impl<T: Element> Signal<T> {
     /// How long a holder may take: they hold it for a copy.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    fn names(memory: &Memory, name: &str) -> Result<[String; 3], Error> {
-        let derived = |suffix| memory.derived(Self::WHAT, name, suffix);
+    fn names(name: &str) -> Result<[String; 3], Error> {
+        let derived = |suffix| Memory::derived(Self::WHAT, name, suffix);
         Ok([
             derived(suffix::SIGNAL_STATE)?,
             derived(suffix::SIGNAL_MUTEX)?,
@@ -110,7 +110,7 @@ impl<T: Element> Signal<T> {
         let label = Memory::label(Self::WHAT, name);
         let layout = Self::layout(memory, name, dialect)?;
         let sizes = [layout.size(), semaphore::SIZE, MARKER_SIZE];
-        let names = Self::names(memory, name)?;
+        let names = Self::names(name)?;
         let parts: Vec<Part> = names
             .into_iter()
             .zip(sizes)
@@ -129,7 +129,7 @@ impl<T: Element> Signal<T> {
     /// There is none of that name, its value has another size, or it is damaged.
     pub fn open(memory: &Memory, name: &str) -> Result<Self, Error> {
         let label = Memory::label(Self::WHAT, name);
-        let [state, mutex, marker] = Self::names(memory, name)?;
+        let [state, mutex, marker] = Self::names(name)?;
         let layout = Self::layout(memory, name, Dialect::Cpp)?;
         let block = memory.open_entry(&state, &label)?;
         let found = block.size as u64;
