@@ -60,12 +60,40 @@ fn copies(c: &mut Criterion) {
     }
 }
 
+/// Single calls of ZeroIPC's structures in a shared segment, and what `paired`
+/// compares them with.
+#[cfg(target_os = "linux")]
+fn calls(c: &mut Criterion) {
+    use polyshm_benches::{names, zeroipc::calls};
+    use std::time::Instant;
+
+    let _names = names::Guard::new();
+    for (what, contenders) in calls::groups().expect("a segment") {
+        let mut group = c.benchmark_group(format!("zeroipc/{what}"));
+        for mut contender in contenders {
+            group.bench_function(contender.name(), |b| {
+                b.iter_custom(|calls| {
+                    let started = Instant::now();
+                    let right = contender.call(0..calls);
+                    let took = started.elapsed();
+                    assert!(right, "something wrong came out");
+                    took
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn calls(_: &mut Criterion) {}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = frames, copies
+    targets = frames, copies, calls
 }
 criterion_main!(benches);

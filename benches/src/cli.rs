@@ -7,6 +7,7 @@ use crate::{
     names, peer,
     report::Report,
     svg, throughput,
+    zeroipc::{calls, streams, wake},
 };
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -27,9 +28,9 @@ struct Args {
     /// A short run that checks all content; its numbers mean nothing
     #[arg(long)]
     smoke: bool,
-    /// Measures one kind only
-    #[arg(long, value_enum)]
-    only: Option<Kind>,
+    /// Measures these kinds only, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
     /// Lets the system choose the cores
     #[arg(long)]
     no_pin: bool,
@@ -49,6 +50,12 @@ enum Kind {
     Latency,
     Throughput,
     Copy,
+    /// Of ZeroIPC's structures, on one thread
+    Calls,
+    /// Of elements, through ZeroIPC's queue and ring
+    Streams,
+    /// Wake-ups through ZeroIPC's semaphore
+    Wake,
 }
 
 /// The program's main function.
@@ -74,7 +81,7 @@ fn run(args: &Args) -> Result<()> {
     } else {
         usize::from(args.blocks)
     };
-    let wanted = |kind| args.only.is_none_or(|only| only == kind);
+    let wanted = |kind| args.only.is_empty() || args.only.contains(&kind);
     let cores = Cores::pick();
     let pin = !args.no_pin;
     let mut report = Report {
@@ -101,6 +108,20 @@ fn run(args: &Args) -> Result<()> {
     }
     if wanted(Kind::Copy) {
         let section = copying::section(blocks, args.smoke)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::Calls) {
+        let core = cores.filter(|_| pin).map(|cores| cores.own);
+        let section = calls::section(blocks, args.smoke, core)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::Streams) {
+        let (section, notes) = streams::section(blocks, args.smoke, cores, pin)?;
+        report.notes.extend(notes);
+        report.sections.push(section);
+    }
+    if wanted(Kind::Wake) {
+        let section = wake::section(blocks, args.smoke, cores, pin)?;
         report.sections.push(section);
     }
     print!("{report}");

@@ -50,6 +50,29 @@
 //! The tear-tolerant copies through which shared bytes pass, against
 //! `copy_from_slice`, in one process, between the very same addresses.
 //!
+//! ## ZeroIPC ([`zeroipc`])
+//!
+//! Its structures lie in a real segment and are used through the public API.
+//!
+//! * [`zeroipc::calls`]: on one thread, with nobody else. A push and a pop of the
+//!   queue against crossbeam's `ArrayQueue`, a lookup in the map against
+//!   `HashMap` with the same keys, both half full, a semaphore against the two
+//!   atomic updates and against a `Mutex`. In a block the contenders of a group
+//!   take turns 40 times; each counts with its median. The values that come out
+//!   are compared with what went in.
+//! * [`zeroipc::streams`]: elements of eight bytes from one process to another,
+//!   and from two to two, against `rtrb` and `ArrayQueue` between as many threads
+//!   on the same cores. All poll in the same loop, which yields only where cores
+//!   are shared. One to one, every element must come in order; with two of each,
+//!   every element comes once, and each consumer finds each producer's in order.
+//! * [`zeroipc::wake`]: two processes wake each other in turns, both always
+//!   asleep, by semaphores with `WaitStrategy::Block` and by a bare futex, on two
+//!   cores and on one. The loop is that of the latencies; a number in a word
+//!   beside what is woken proves order and visibility.
+//!
+//! Some ratios have a target. The output says whether the median meets it; a
+//! target that is missed is no error.
+//!
 //! [`WaitStrategy`]: polyshm_zerobuffer::WaitStrategy
 
 #![cfg(target_os = "linux")]
@@ -70,3 +93,4 @@ pub mod ring;
 pub mod stream;
 pub mod svg;
 pub mod throughput;
+pub mod zeroipc;

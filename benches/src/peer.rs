@@ -1,6 +1,11 @@
 //! The second process: this program again, with a job.
 
-use crate::{latency, machine::Pinned, names, throughput};
+use crate::{
+    latency,
+    machine::Pinned,
+    names, throughput,
+    zeroipc::{streams, wake},
+};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -29,13 +34,17 @@ pub struct Job {
     pub task: Task,
 }
 
-/// The two kinds of jobs.
+/// The kinds of jobs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Task {
     /// Send frames back.
     Latency(latency::Run),
     /// Take frames.
     Throughput(throughput::Run),
+    /// Be one side of a stream.
+    Stream(streams::Run),
+    /// Wake who woke this process.
+    Wake(wake::Run),
 }
 
 /// A running peer. Dropping it ends it.
@@ -180,6 +189,8 @@ fn work(job: &str) -> Result<()> {
     match &job.task {
         Task::Latency(run) => latency::serve(&job.prefix, run, ready)?,
         Task::Throughput(run) => throughput::serve(&job.prefix, run, ready)?,
+        Task::Stream(run) => streams::serve(&job.prefix, run, ready)?,
+        Task::Wake(run) => wake::serve(&job.prefix, run, ready)?,
     }
     say(Peer::DONE)
 }

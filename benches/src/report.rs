@@ -11,14 +11,16 @@
 //! | `pinned` | whether the two processes were each kept on one core |
 //! | `smoke` | whether this was a smoke run, whose numbers mean nothing |
 //! | `notes` | what was left out, and choices made on this machine |
-//! | `sections` | one object each for latency, throughput, copy |
+//! | `sections` | one object each for latency, throughput, copy, and ZeroIPC's calls, streams and wake-ups |
 //!
 //! A section has `name`, `unit`, `contenders` and `ratios`. A contender has
 //! `name`, `median` (of its blocks, in the section's unit), `per_block`, and
 //! where it applies `p99` (the median of its blocks' p99) and `bytes` (per
-//! frame). A ratio has `name` (always "how many times as good as": for latency
-//! the quotient of times, for throughput and copies that of rates), `median`,
-//! `lower_quartile`, `upper_quartile`, `min`, `max` and `per_block`.
+//! frame). A ratio has `name` (always "how many times as good as": for latency,
+//! calls and wake-ups the quotient of times, for throughput, copies and streams
+//! that of rates), `median`, `lower_quartile`, `upper_quartile`, `min`, `max` and
+//! `per_block`; where it has a target also `target_at_most` and `met` (whether the
+//! median is within it).
 
 use crate::machine::Machine;
 use anyhow::{Context, Result};
@@ -78,7 +80,20 @@ impl fmt::Display for Report {
                 "a smoke run: content was checked, the numbers mean nothing"
             )?;
         }
-        self.sections.iter().try_for_each(|section| section.fmt(f))
+        self.sections
+            .iter()
+            .try_for_each(|section| section.fmt(f))?;
+        let ratios = || self.sections.iter().flat_map(Section::ratios);
+        let mut aims = ratios()
+            .filter_map(|ratio| Some((ratio, ratio.aim.as_ref()?)))
+            .peekable();
+        if aims.peek().is_none() {
+            return Ok(());
+        }
+        writeln!(f, "\nTARGETS")?;
+        aims.try_for_each(|(ratio, aim)| {
+            writeln!(f, "  {aim}: {:.3}  {}", ratio.median, ratio.name)
+        })
     }
 }
 
@@ -122,6 +137,26 @@ pub struct Ratio {
     pub max: f64,
     /// One value for each block.
     pub per_block: Vec<f64>,
+    /// What it should be.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub aim: Option<Aim>,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Aim {
+    /// The most that the median should be.
+    #[serde(rename = "target_at_most")]
+    pub at_most: f64,
+    /// Whether it is.
+    pub met: bool,
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let met = if self.met { "met" } else { "MISSED" };
+        write!(f, "target of at most {:.2} {met}", self.at_most)
+    }
 }
 
 impl Section {
@@ -196,7 +231,18 @@ impl Section {
             min: quantile(&per_block, 0),
             max: quantile(&per_block, 1000),
             per_block,
+            aim: None,
         });
+    }
+
+    /// Says what the last ratio should be.
+    pub fn aim_at_most(&mut self, at_most: f64) {
+        if let Some(ratio) = self.ratios.last_mut() {
+            ratio.aim = Some(Aim {
+                at_most,
+                met: ratio.median <= at_most,
+            });
+        }
     }
 }
 
@@ -244,11 +290,15 @@ impl fmt::Display for Section {
         for ratio in &self.ratios {
             let quartiles = format!("{:.3}..{:.3}", ratio.lower_quartile, ratio.upper_quartile);
             let range = format!("{:.3}..{:.3}", ratio.min, ratio.max);
-            writeln!(
+            write!(
                 f,
                 "  {:width$}  {:>8.3}   {quartiles:16}  {range}",
                 ratio.name, ratio.median
             )?;
+            if let Some(aim) = ratio.aim {
+                write!(f, "   {aim}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

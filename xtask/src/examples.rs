@@ -4,10 +4,21 @@ use anyhow::Result;
 
 use crate::run::{Outcome, Step};
 
+/// Each with what keeps it short.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("frames", &["--seconds", "1"]),
+    ("hello", &[]),
+    ("sensors", &["--seconds", "2"]),
+    ("work_queue", &["--items", "300000", "--seconds", "5"]),
+];
+
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
-    let mut command = step.cargo(&["run", "--release", "-p", "polyshm", "--example", "frames"]);
-    command.args(["--", "--seconds", "1"]);
-    step.run(command)?;
-    step.run(step.cargo(&["run", "--release", "-p", "polyshm", "--example", "hello"]))?;
+    for (example, args) in EXAMPLES {
+        let mut command = step.cargo(&["run", "--release", "-p", "polyshm", "--example", example]);
+        if !args.is_empty() {
+            command.arg("--").args(*args);
+        }
+        step.run(command)?;
+    }
     Ok(step.outcome())
 }

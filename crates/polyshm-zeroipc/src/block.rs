@@ -8,6 +8,7 @@ use polyshm_platform::{
     Bytes, InvalidWord, OutOfRange, Region, Waiter, Word8, Word32, Word64, Words32,
 };
 use polyshm_wire::zeroipc::ImageError;
+use std::time::Duration;
 
 /// One entry's bytes. Offsets count from the entry's own start.
 ///
@@ -21,6 +22,8 @@ pub(crate) struct Block {
     pub(crate) size: usize,
     pub(crate) label: Label,
     pub(crate) waiter: Waiter,
+    /// How long another process may take for a short change.
+    pub(crate) patience: Duration,
     pub(crate) bell: Bell,
     pub(crate) epoch: Epoch,
     /// Whether marks of who holds what may be stored in ignored bytes.

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, OpError, Refused},
     memory::{Memory, Part, open_or_create},
     queue::RawQueue,
-    wait::{Look, Sleepers, Wait},
+    wait::{Look, Sleepers, Wait, settle},
 };
 use polyshm_platform::{
     Bytes, Deadline, Word8, Word32, Word64, process,
@@ -281,7 +281,7 @@ impl Rendezvous {
             None if self.withdraw() => Err(timeout()),
             // A receiver is at it: it takes no longer than a copy.
             None => {
-                let taken = crate::wait::settle(|| {
+                let taken = settle(block.patience, || {
                     (self.consumed.load(Ordering::Acquire) != 0).then_some(())
                 });
                 taken.ok_or_else(timeout)

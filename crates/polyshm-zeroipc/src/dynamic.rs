@@ -650,10 +650,12 @@ impl DynStack {
     /// [`DynError::Full`], [`OpError::Stuck`], or the value is none of the type.
     pub fn try_push(&self, value: impl Into<Value>) -> Result<(), DynError> {
         let bytes = self.codec.encode(&value.into())?;
-        self.raw.try_push(&bytes).map_err(|not| match not {
-            Not::Now => self.codec.full(),
-            Not::Stuck(slot) => self.raw.stuck(PUSH, slot).into(),
-        })
+        self.raw
+            .try_push(&bytes, Deadline::never())
+            .map_err(|not| match not {
+                Not::Now => self.codec.full(),
+                Not::Stuck(slot) => self.raw.stuck(PUSH, slot).into(),
+            })
     }
 
     /// Pushes, waiting for room until the deadline or for that long.
@@ -668,7 +670,7 @@ impl DynStack {
         deadline: impl Into<Deadline>,
     ) -> Result<(), DynError> {
         let bytes = self.codec.encode(&value.into())?;
-        let go = || self.raw.try_push(&bytes);
+        let go = |end| self.raw.try_push(&bytes, end);
         Ok(self.raw.wait(PUSH, deadline.into(), go)?)
     }
 
@@ -692,7 +694,7 @@ impl DynStack {
     /// [`OpError::Stuck`].
     pub fn try_pop(&self) -> Result<Option<Value>, DynError> {
         let mut bytes = self.codec.bytes();
-        let done = self.raw.try_pop(&mut bytes);
+        let done = self.raw.try_pop(&mut bytes, Deadline::never());
         self.got(POP, &bytes, &done)
     }
 
@@ -703,7 +705,7 @@ impl DynStack {
     /// [`OpError::Timeout`] or [`OpError::Stuck`].
     pub fn pop_within(&self, deadline: impl Into<Deadline>) -> Result<Value, DynError> {
         let mut bytes = self.codec.bytes();
-        let go = || self.raw.try_pop(&mut bytes);
+        let go = |end| self.raw.try_pop(&mut bytes, end);
         self.raw.wait(POP, deadline.into(), go)?;
         self.codec.decode(&bytes)
     }

@@ -103,6 +103,11 @@ pub struct OpenOptions {
     /// Without it the segment's bytes are those of the reference to the last
     /// one; a dead holder then stays unknown and waiting polls.
     pub native_marks: bool,
+    /// How long another process may take for a change of some instructions
+    /// before what it changes counts as stuck: 200 ms by default, since it may
+    /// have lost its processor on the way. Waits that sleep bear five times as
+    /// much.
+    pub patience: Duration,
 }
 
 impl Default for OpenOptions {
@@ -110,6 +115,7 @@ impl Default for OpenOptions {
         Self {
             wait_strategy: WaitStrategy::default(),
             native_marks: true,
+            patience: Duration::from_millis(200),
         }
     }
 }
@@ -119,6 +125,13 @@ impl OpenOptions {
     #[must_use]
     pub const fn wait_strategy(mut self, strategy: WaitStrategy) -> Self {
         self.wait_strategy = strategy;
+        self
+    }
+
+    /// Sets how long a short change may take; see [`OpenOptions::patience`].
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -761,6 +774,7 @@ impl Memory {
             size: extent.size as usize,
             label,
             waiter: self.0.waiter,
+            patience: self.0.options.patience,
             bell: word(bucket).map_or(Bell::none(), |word| {
                 Bell::new(word, entries(), self.0.slots)
             }),

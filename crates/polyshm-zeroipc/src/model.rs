@@ -52,6 +52,7 @@ fn blocks(sizes: &[usize]) -> Vec<Block> {
                     name: "m".into(),
                 },
                 waiter: Waiter::new(OpenOptions::default().wait_strategy),
+                patience: OpenOptions::default().patience,
                 bell: Bell::new(word(0), entries(), 1),
                 epoch: Epoch::new(word(4), entries(), 1),
                 marks: false,

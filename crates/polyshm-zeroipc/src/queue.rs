@@ -5,7 +5,7 @@ use crate::{
     element::{Element, shape},
     error::{Error, Full, Label, OpError, Refused},
     memory::{Memory, Part, open_or_create},
-    wait::{Look, STUCK_AFTER, Sleepers, Wait, settle},
+    wait::{Look, STUCK_ROUNDS, Sleepers, Wait, settle},
 };
 use polyshm_platform::{Bytes, Deadline, Word32, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{QueueLayout, queue};
@@ -333,7 +333,7 @@ impl RawQueue {
                 None => since = None,
                 Some(slot) => match since {
                     Some((seen, start)) if seen == slot => {
-                        if start.elapsed() >= STUCK_AFTER {
+                        if start.elapsed() >= self.block.patience * STUCK_ROUNDS {
                             return Err(self.stuck(attempt, slot));
                         }
                     }
@@ -347,7 +347,9 @@ impl RawQueue {
         match done {
             Some(()) => Ok(()),
             None => Err(
-                match settle(|| self.half_changed(&idle).is_none().then_some(())) {
+                match settle(self.block.patience, || {
+                    self.half_changed(&idle).is_none().then_some(())
+                }) {
                     Some(()) => OpError::Timeout {
                         attempt,
                         on: self.block.label.clone(),
@@ -536,7 +538,7 @@ impl<T: Element> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`OpError::Stuck`] when a slot stays half-changed for a second.
+    /// [`OpError::Stuck`] when a slot stays half-changed.
     pub fn push(&self, element: T) -> Result<(), Refused<T>> {
         self.push_within(element, Deadline::never())
     }
@@ -567,7 +569,7 @@ impl<T: Element> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`OpError::Stuck`] when a slot stays half-changed for a second.
+    /// [`OpError::Stuck`] when a slot stays half-changed.
     pub fn pop(&self) -> Result<T, OpError> {
         self.pop_within(Deadline::never())
     }

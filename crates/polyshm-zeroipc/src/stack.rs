@@ -6,11 +6,14 @@ use crate::{
     error::{Error, Full, Label, OpError, Refused},
     memory::{Memory, Part, open_or_create},
     queue::Repair,
-    wait::{Look, Sleepers, Wait, settle},
+    wait::{Look, STUCK_ROUNDS, Sleepers, Wait, settle},
 };
 use polyshm_platform::{Bytes, Deadline, Word32, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{StackLayout, stack};
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 /// The stack over bytes.
 #[derive(Clone, Debug)]
@@ -35,9 +38,6 @@ pub(crate) enum Not {
 
 impl RawStack {
     pub(crate) const WHAT: &'static str = "stack";
-    /// How often a whole attempt is made while the counter cannot be restored.
-    const ROUNDS: u32 = 8;
-
     pub(crate) fn create(
         memory: &Memory,
         name: &str,
@@ -135,7 +135,15 @@ impl RawStack {
     /// When its last user does not finish, the counter is put back, but only
     /// while it is as we left it and the slot still as stuck: the counter has no
     /// tag, and putting it back at another time could bury an element.
-    fn enter(&self, slot: u32, from: u32, to: u32, ours: u32, before: u32) -> Result<(), Not> {
+    fn enter(
+        &self,
+        slot: u32,
+        from: u32,
+        to: u32,
+        ours: u32,
+        before: u32,
+        patience: Duration,
+    ) -> Result<(), Not> {
         let index = slot as usize;
         let claim = || {
             // AcqRel: pairs with the release of the slot's last user.
@@ -144,10 +152,10 @@ impl RawStack {
                     .compare_exchange(index, from, to, Ordering::AcqRel, Ordering::Relaxed);
             claimed.is_ok().then_some(())
         };
-        for _ in 0..Self::ROUNDS {
-            if settle(claim).is_some() {
-                return Ok(());
-            }
+        if settle(patience, claim).is_some() {
+            return Ok(());
+        }
+        for _ in 0..STUCK_ROUNDS {
             // AcqRel: as in `count`.
             let restored =
                 self.top
@@ -155,15 +163,26 @@ impl RawStack {
             if restored.is_ok() {
                 break;
             }
+            // Others count on our number: leaving now would leave a hole.
+            if settle(self.block.patience, claim).is_some() {
+                return Ok(());
+            }
         }
         Err(Not::Stuck(slot))
     }
 
+    /// How long one attempt of a wait with this deadline may take.
+    fn patience(&self, deadline: Deadline) -> Duration {
+        let left = deadline.remaining().unwrap_or(Duration::MAX);
+        self.block.patience.min(left)
+    }
+
     #[inline]
-    pub(crate) fn try_push(&self, element: &[u8]) -> Result<(), Not> {
+    pub(crate) fn try_push(&self, element: &[u8], deadline: Deadline) -> Result<(), Not> {
         let slot = self.count(true).ok_or(Not::Now)?;
         let before = slot.wrapping_sub(1);
-        self.enter(slot, stack::EMPTY, stack::WRITING, slot, before)?;
+        let patience = self.patience(deadline);
+        self.enter(slot, stack::EMPTY, stack::WRITING, slot, before, patience)?;
         // In range: the slot is below the capacity.
         let stored = self.data.write(slot as usize * element.len(), element);
         debug_assert!(stored.is_ok());
@@ -175,10 +194,11 @@ impl RawStack {
     }
 
     #[inline]
-    pub(crate) fn try_pop(&self, into: &mut [u8]) -> Result<(), Not> {
+    pub(crate) fn try_pop(&self, into: &mut [u8], deadline: Deadline) -> Result<(), Not> {
         let slot = self.count(false).ok_or(Not::Now)?;
         let ours = slot.wrapping_sub(1);
-        self.enter(slot, stack::READY, stack::READING, ours, slot)?;
+        let patience = self.patience(deadline);
+        self.enter(slot, stack::READY, stack::READING, ours, slot, patience)?;
         let loaded = self.data.read(slot as usize * into.len(), into);
         debug_assert!(loaded.is_ok());
         // Release: pairs with the acquire of the next user's claim.
@@ -190,7 +210,7 @@ impl RawStack {
 
     /// Copies the top element without taking it.
     pub(crate) fn peek(&self, into: &mut [u8]) -> Result<(), Not> {
-        let seen = settle(|| {
+        let seen = settle(self.block.patience, || {
             let used = self.used(self.top.load(Ordering::Acquire));
             let Some(slot) = used.checked_sub(1) else {
                 return Some(None);
@@ -231,16 +251,32 @@ impl RawStack {
         &self,
         attempt: &'static str,
         deadline: Deadline,
-        mut go: impl FnMut() -> Result<(), Not>,
+        mut go: impl FnMut(Deadline) -> Result<(), Not>,
     ) -> Result<(), OpError> {
+        let mut stuck: Option<(u32, Instant)> = None;
+        let bears = self.block.patience * STUCK_ROUNDS;
         let look = || {
             // Before the attempt: a change after it ends the sleep at once.
             let top = self.top.load(Ordering::Acquire);
-            match go() {
-                Ok(()) => Ok(Look::Ready(())),
-                Err(Not::Now) => Ok(Look::Sleep(top)),
-                Err(Not::Stuck(slot)) => Err(self.stuck(attempt, slot)),
+            match go(deadline) {
+                Ok(()) => return Ok(Look::Ready(())),
+                Err(Not::Now) => {
+                    stuck = None;
+                    return Ok(Look::Sleep(top));
+                }
+                Err(Not::Stuck(slot)) => match stuck {
+                    // Tried for as long as one attempt takes, and given back:
+                    // its user may just have lost its processor.
+                    Some((seen, since)) if seen == slot => {
+                        if since.elapsed() >= bears || deadline.expired() {
+                            return Err(self.stuck(attempt, slot));
+                        }
+                    }
+                    _ if deadline.expired() => return Err(self.stuck(attempt, slot)),
+                    _ => stuck = Some((slot, Instant::now())),
+                },
             }
+            Ok(Look::Nap)
         };
         Wait::new(&self.top, Sleepers::Bell(&self.block.bell), look, || {
             Ok(None)
@@ -388,7 +424,7 @@ impl<T: Element> Stack<T> {
     /// half-changed.
     pub fn try_push(&self, element: T) -> Result<(), TryPushError<T>> {
         self.raw
-            .try_push(element.as_bytes())
+            .try_push(element.as_bytes(), Deadline::never())
             .map_err(|not| match not {
                 Not::Now => TryPushError::Full(Full(element)),
                 Not::Stuck(slot) => TryPushError::Stuck(Refused {
@@ -413,7 +449,7 @@ impl<T: Element> Stack<T> {
     ///
     /// [`OpError::Timeout`] or [`OpError::Stuck`]; the element comes back.
     pub fn push_within(&self, element: T, deadline: impl Into<Deadline>) -> Result<(), Refused<T>> {
-        let go = || self.raw.try_push(element.as_bytes());
+        let go = |end| self.raw.try_push(element.as_bytes(), end);
         self.raw
             .wait(PUSH, deadline.into(), go)
             .map_err(|error| Refused {
@@ -429,7 +465,7 @@ impl<T: Element> Stack<T> {
     /// [`OpError::Stuck`] when the top slot stays half-changed.
     pub fn try_pop(&self) -> Result<Option<T>, OpError> {
         let mut element = T::new_zeroed();
-        match self.raw.try_pop(element.as_mut_bytes()) {
+        match self.raw.try_pop(element.as_mut_bytes(), Deadline::never()) {
             Ok(()) => Ok(Some(element)),
             Err(Not::Now) => Ok(None),
             Err(Not::Stuck(slot)) => Err(self.raw.stuck(POP, slot)),
@@ -452,8 +488,8 @@ impl<T: Element> Stack<T> {
     /// [`OpError::Timeout`] or [`OpError::Stuck`].
     pub fn pop_within(&self, deadline: impl Into<Deadline>) -> Result<T, OpError> {
         let mut element = T::new_zeroed();
-        self.raw.wait(POP, deadline.into(), || {
-            self.raw.try_pop(element.as_mut_bytes())
+        self.raw.wait(POP, deadline.into(), |end| {
+            self.raw.try_pop(element.as_mut_bytes(), end)
         })?;
         Ok(element)
     }

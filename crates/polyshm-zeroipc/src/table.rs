@@ -3,11 +3,11 @@
 use crate::{
     block::Block,
     error::{Error, Label, OpError},
-    wait::{PATIENCE, settle},
+    wait::settle,
 };
 use polyshm_platform::{
     Bytes, Word32, Words32,
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, yield_now},
 };
 use polyshm_wire::zeroipc::{
     Dialect, KeyKind, MapLayout, SetLayout, key_hash, keys_equal,
@@ -25,6 +25,10 @@ pub(crate) struct RawTable {
     shape: Shape,
     block: Block,
 }
+
+/// How often others may get in the way, which each time means that one of them
+/// got on.
+const AGAIN: u32 = if cfg!(loom) { 3 } else { 10_000 };
 
 /// Where things are in a slot.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +205,7 @@ impl RawTable {
             let mut again = 0;
             loop {
                 // Acquire: pairs with the release of the slot's last user.
-                let settled = settle(|| {
+                let settled = settle(self.block.patience, || {
                     let state = self.state.load(slot as usize, Ordering::Acquire);
                     (state != INSERTING).then_some(state)
                 });
@@ -215,7 +219,7 @@ impl RawTable {
                     Step::On => break,
                     Step::Again => {
                         again += 1;
-                        if again > PATIENCE {
+                        if again > AGAIN {
                             stuck = stuck.or(Some(slot));
                             break;
                         }
@@ -268,7 +272,10 @@ impl RawTable {
         replace: bool,
         scratch: &mut [u8],
     ) -> Done {
-        for _ in 0..PATIENCE {
+        /// How often a table that is not full may seem so.
+        const FULL: u32 = 64;
+        let mut chances = FULL;
+        for _ in 0..AGAIN {
             let mut free = None;
             let walked = self.walk(key, |slot, state| match state {
                 OCCUPIED => {
@@ -311,7 +318,14 @@ impl RawTable {
                 Ok(None) => {}
             }
             let Some((slot, state)) = free else {
-                return Done::Full;
+                // A slot may have fallen free behind us while the next one was
+                // taken before us.
+                if self.len() >= self.shape.capacity || chances == 0 {
+                    return Done::Full;
+                }
+                chances -= 1;
+                yield_now();
+                continue;
             };
             if !self.claim(slot, state) {
                 continue;
@@ -398,7 +412,7 @@ impl RawTable {
         let mut key = vec![0; key_size];
         let mut value = vec![0; self.shape.value_size];
         for slot in 0..self.shape.capacity {
-            let copied = settle(|| {
+            let copied = settle(self.block.patience, || {
                 // Acquire: pairs with the release of the slot's last user.
                 match self.state.load(slot as usize, Ordering::Acquire) {
                     OCCUPIED => {}

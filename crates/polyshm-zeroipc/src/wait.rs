@@ -4,7 +4,7 @@
 use crate::native::Bell;
 use polyshm_platform::{
     Deadline, WaitSource, Waiter, Word32,
-    sync::{Ordering, fence_after_update, yield_now},
+    sync::{Ordering, fence_after_update, spin_loop, yield_now},
 };
 use std::time::Duration;
 
@@ -13,12 +13,9 @@ use std::time::Duration;
 const FIRST_SLICE: Duration = Duration::from_millis(1);
 const LAST_SLICE: Duration = Duration::from_millis(16);
 
-/// How long a slot may stay half-changed before a wait without end reports it.
-pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(1);
-
-/// How often a half-changed slot is looked at before it counts as stuck, where
-/// no deadline says so. The references try as often.
-pub(crate) const PATIENCE: u32 = if cfg!(loom) { 3 } else { 10_000 };
+/// How much longer than one attempt a sleeping wait bears a slot that stays
+/// half-changed.
+pub(crate) const STUCK_ROUNDS: u32 = 5;
 
 /// What one look gave.
 pub(crate) enum Look<T> {
@@ -124,20 +121,38 @@ fn nap(until: Deadline) {
 }
 
 /// Waits for something short that another process is in the middle of: some
-/// spins, then yields, in all [`PATIENCE`] looks. `None`: it stays so.
-pub(crate) fn settle<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+/// spins, then yields, until `patience` is over, or at least some looks.
+/// `None`: it stays so.
+pub(crate) fn settle<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     const SPINS: u32 = 64;
-    for round in 0..PATIENCE {
-        if let Some(found) = look() {
+    if cfg!(loom) {
+        // Each turn explores another interleaving; more would not end.
+        return (0..3).find_map(|_| {
+            let found = look();
+            if found.is_none() {
+                yield_now();
+            }
+            found
+        });
+    }
+    if let Some(found) = (0..SPINS).find_map(|_| {
+        spin_loop();
+        look()
+    }) {
+        return Some(found);
+    }
+    let end = Deadline::after(patience);
+    loop {
+        if let Some(found) = (0..SPINS).find_map(|_| {
+            yield_now();
+            look()
+        }) {
             return Some(found);
         }
-        if round < SPINS && !cfg!(loom) {
-            polyshm_platform::sync::spin_loop();
-        } else {
-            yield_now();
+        if end.expired() {
+            return None;
         }
     }
-    look()
 }
 
 /// Wakes sleepers that the format counts itself, right after `word` was changed

@@ -225,7 +225,7 @@ impl Barrier {
             let counted = arrived.max(0).saturating_add(1);
             if counted > self.participants {
                 // Another implementation is between its two stores.
-                let moved = settle(|| {
+                let moved = settle(self.block.patience, || {
                     let now = self.both.load(Ordering::Relaxed);
                     (now != both).then_some(now)
                 });
@@ -264,7 +264,7 @@ impl Barrier {
             if arrived >= self.participants {
                 // The last one of another implementation has come and is about
                 // to say so.
-                let moved = settle(|| {
+                let moved = settle(self.block.patience, || {
                     let now = self.both.load(Ordering::Acquire);
                     (now != both).then_some(now)
                 });

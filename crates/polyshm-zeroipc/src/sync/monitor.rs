@@ -9,16 +9,17 @@ use crate::{
         semaphore::RawSemaphore,
     },
 };
-use polyshm_platform::{Deadline, Word32, sync::Ordering};
+use polyshm_platform::{Deadline, LIVENESS_SLICE, Word32, sync::Ordering};
 use polyshm_wire::zeroipc::{ImageError, MARKER_SIZE, monitor, semaphore, suffix};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A lock with a condition that its holders can wait for.
 ///
 /// As a mutex with a condition variable: [`Monitor::lock`], then
 /// [`MonitorGuard::wait_while`] until what is protected is as wanted, then use it.
 /// Wake-ups may come without need, so a condition is always looked at again;
-/// `wait_while` does so.
+/// `wait_while` does so, and at least every 100 ms: a waiter of another
+/// implementation can take a notification that was meant for somebody else.
 ///
 /// The entry's base name has at most 25 bytes: four entries are made of it.
 ///
@@ -60,6 +61,9 @@ pub struct Monitor {
     condition: RawSemaphore,
     /// Who waits; changed under the mutex.
     count: Word32,
+    /// How often a Rust process notified, in the padding after the count: a
+    /// permit is for who waited before it, and who comes later leaves it alone.
+    notified: Option<Word32>,
 }
 
 const LOCK: &str = "lock";
@@ -69,6 +73,9 @@ impl Monitor {
     const WHAT: &'static str = "monitor";
     /// How long a wait that timed out tries to lock again.
     const RELOCK: Duration = Duration::from_secs(5);
+    /// How long permits that are not ours may lie there before they count as
+    /// left by a process of another implementation.
+    const FOREIGN: Duration = Duration::from_millis(2);
 
     fn names(name: &str) -> Result<[String; 4], Error> {
         let derived = |suffix| Memory::derived(Self::WHAT, name, suffix);
@@ -104,6 +111,7 @@ impl Monitor {
                 mutex: RawMutex::init(&blocks[0])?,
                 condition: RawSemaphore::init(&blocks[1], 0, 0)?,
                 count: blocks[2].word32(0)?,
+                notified: Self::notified(&blocks[2])?,
             })
         })
     }
@@ -130,11 +138,19 @@ impl Monitor {
             }
         };
         sized(&marker, MARKER_SIZE)?;
+        let count = sized(&count, monitor::COUNT_SIZE)?;
         Ok(Self {
             mutex: RawMutex::open(&memory.open_entry(&mutex, &label)?)?,
             condition: RawSemaphore::open(&memory.open_entry(&condition, &label)?)?,
-            count: sized(&count, monitor::COUNT_SIZE)?.word32(0)?,
+            notified: Self::notified(&count)?,
+            count: count.word32(0)?,
         })
+    }
+
+    fn notified(count: &Block) -> Result<Option<Word32>, Error> {
+        let at = monitor::COUNT_SIZE;
+        let there = count.marks && count.room as u64 >= at + 4;
+        there.then(|| count.word32(at)).transpose()
     }
 
     /// Opens the monitor, or creates it if there is none.
@@ -180,6 +196,7 @@ impl Monitor {
     /// Wakes one waiter, if there is one that is not about to wake already.
     pub fn notify_one(&self) {
         if self.condition.value() < self.waiting() {
+            self.note();
             // Far below the limit of the count.
             let _ = self.condition.release(1);
         }
@@ -189,7 +206,31 @@ impl Monitor {
     pub fn notify_all(&self) {
         let missing = self.waiting() - self.condition.value();
         if missing > 0 {
+            self.note();
             let _ = self.condition.release(missing);
+        }
+    }
+
+    fn note(&self) {
+        if let Some(notified) = &self.notified {
+            // Release: pairs with the acquire of a waiter's gate.
+            notified.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether permits that are there may be ours: a notification came since we
+    /// began to wait, or nobody here tells.
+    fn gate(&self) -> impl FnMut() -> bool + use<> {
+        let notified = self.notified.clone();
+        // Acquire: as below; under the mutex.
+        let before = notified.as_ref().map(|word| word.load(Ordering::Acquire));
+        let mut since: Option<Instant> = None;
+        move || {
+            // Acquire: pairs with the release in `note`.
+            let now = notified.as_ref().map(|word| word.load(Ordering::Acquire));
+            now.is_none()
+                || now != before
+                || since.get_or_insert_with(Instant::now).elapsed() >= Self::FOREIGN
         }
     }
 
@@ -262,7 +303,9 @@ impl MonitorGuard<'_> {
                     on: self.monitor.condition.label().clone(),
                 });
             }
-            self = self.wait_until(deadline)?.0;
+            // In slices: a process of another implementation that waits again
+            // may have taken the notification that was ours.
+            self = self.wait_until(deadline.at_most(LIVENESS_SLICE))?.0;
         }
         Ok(self)
     }
@@ -275,8 +318,9 @@ impl MonitorGuard<'_> {
         }
         // Relaxed: under the mutex, whose release publishes it.
         monitor.count.fetch_add(1, Ordering::Relaxed);
+        let gate = monitor.gate();
         drop(self);
-        let notified = monitor.condition.acquire_until(deadline, || Ok(None));
+        let notified = monitor.condition.acquire_gated(deadline, gate, || Ok(None));
         let again = match deadline.remaining() {
             None => Deadline::never(),
             Some(left) => Deadline::after(left.saturating_add(Monitor::RELOCK)),

@@ -239,7 +239,8 @@ impl RwLock {
             self.count_reader();
         }
         self.reader_mutex.unlock();
-        free.then_some(RwLockReadGuard {
+        // Not `then_some`: a guard that is made is also dropped.
+        free.then(|| RwLockReadGuard {
             lock: self,
             recovered: false,
         })

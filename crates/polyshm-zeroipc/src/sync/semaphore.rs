@@ -100,13 +100,27 @@ impl RawSemaphore {
         if self.try_acquire() {
             return Ok(true);
         }
+        self.acquire_gated(deadline, || true, check)
+    }
+
+    /// As [`RawSemaphore::acquire_until`], but takes one only while the gate is
+    /// open: those that are there may be meant for others.
+    pub(crate) fn acquire_gated(
+        &self,
+        deadline: Deadline,
+        mut gate: impl FnMut() -> bool,
+        check: impl FnMut() -> Result<Option<()>, OpError>,
+    ) -> Result<bool, OpError> {
         // Relaxed: an update, so it is a barrier between this and the looks.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let look = || {
-            Ok(if self.try_acquire() {
+            let count = self.count.load(Ordering::Relaxed);
+            Ok(if count.cast_signed() <= 0 {
+                Look::Sleep(count)
+            } else if gate() && self.try_acquire() {
                 Look::Ready(())
             } else {
-                Look::Sleep(self.count.load(Ordering::Relaxed))
+                Look::Nap
             })
         };
         let done =
