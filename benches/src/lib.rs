@@ -63,8 +63,9 @@
 //! * [`zeroipc::streams`]: elements of eight bytes from one process to another,
 //!   and from two to two, against `rtrb` and `ArrayQueue` between as many threads
 //!   on the same cores. All poll in the same loop, which yields only where cores
-//!   are shared. One to one, every element must come in order; with two of each,
-//!   every element comes once, and each consumer finds each producer's in order.
+//!   are shared; a block takes the median of three turns each. One to one, every
+//!   element must come in order; with two of each, every element comes once, and
+//!   each consumer finds each producer's in order.
 //! * [`zeroipc::wake`]: two processes wake each other in turns, both always
 //!   asleep, by semaphores with `WaitStrategy::Block` and by a bare futex, on two
 //!   cores and on one. The loop is that of the latencies; a number in a word

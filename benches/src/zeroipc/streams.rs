@@ -7,7 +7,7 @@ use crate::{
     names,
     peer::{Job, Peer, Task, say},
     raw,
-    report::Section,
+    report::{Section, quantile},
 };
 use anyhow::{Context, Result, bail, ensure};
 use crossbeam_queue::ArrayQueue;
@@ -17,12 +17,14 @@ use polyshm_platform::{
 };
 use polyshm_zeroipc::{Memory, Queue, Ring};
 use serde::{Deserialize, Serialize};
-use std::{fmt, process::Stdio, thread, time::Instant};
+use std::{collections::BTreeMap, fmt, process::Stdio, thread, time::Instant};
 
 /// Elements of each queue and ring.
 const CAPACITY: usize = 1024;
 /// Where a producer's number is in an element; below it is the element's.
 const PRODUCER: u32 = 48;
+/// How often each contender has its turn in a block, which takes the median.
+const ROUNDS: usize = 3;
 /// The last element that a consumer takes.
 const END: u64 = u64::MAX;
 
@@ -136,12 +138,13 @@ pub struct Run {
 
 impl Run {
     fn new(way: Way, sides: u64, smoke: bool) -> Self {
-        // Some tens of milliseconds.
-        let elements = if sides == 1 { 4_000_000 } else { 1_000_000 };
+        // Tens of milliseconds: long beside a start and an end, and short enough
+        // that the machine is the same for all contenders.
+        let elements = if sides == 1 { 1_000_000 } else { 300_000 };
         Self {
             way,
             sides,
-            elements: if smoke { elements / 100 } else { elements },
+            elements: if smoke { elements / 20 } else { elements },
             role: Role::Producer(0),
         }
     }
@@ -290,14 +293,21 @@ pub fn section(
     }
     let pinned = cores.filter(|_| pin);
     let mut section = Section::new("zeroipc streams", "ns per element");
-    for block in 0..blocks {
-        for &(way, sides) in &turns {
-            let run = Run::new(way, sides, smoke);
-            let nanos =
-                measure(pinned, run).with_context(|| format!("measuring {}", run.name()))?;
-            section.add(&run.name(), nanos, None, None);
+    let rounds = if smoke { 1 } else { ROUNDS };
+    for _ in 0..blocks {
+        let mut times: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for round in 0..rounds {
+            for &(way, sides) in &turns {
+                let run = Run::new(way, sides, smoke);
+                let nanos =
+                    measure(pinned, run).with_context(|| format!("measuring {}", run.name()))?;
+                times.entry(run.name()).or_default().push(nanos);
+            }
+            next_order(&mut turns, round);
         }
-        next_order(&mut turns, block);
+        for (name, times) in &times {
+            section.add(name, quantile(times, 500), None, None);
+        }
     }
     // Throughput is elements per time, so the ratio of times is turned over.
     for (sides, over, under) in [

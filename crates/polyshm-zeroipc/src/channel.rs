@@ -115,6 +115,15 @@ const SEND: &str = "send to";
 const RECEIVE: &str = "receive from";
 const TAKEN: u8 = 2;
 
+/// How a turn came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Got {
+    /// Nobody had it any more.
+    Given,
+    /// Who had it died.
+    Inherited,
+}
+
 impl Turn {
     fn of(block: &Block, at: u64) -> Result<Self, Error> {
         let own = process::stamp(process::current());
@@ -157,29 +166,33 @@ impl Turn {
         }
     }
 
-    /// Waits for the turn; whether it came in time.
+    /// Whether turns are kept: without marks one sender and one receiver are
+    /// all that the format bears.
+    const fn is_kept(&self) -> bool {
+        self.word.is_some()
+    }
+
+    /// Waits for the turn; `None`: it did not come in time.
     fn wait(
         &self,
         block: &Block,
         deadline: Deadline,
         closed: impl Fn() -> Option<OpError>,
-    ) -> Result<bool, OpError> {
+    ) -> Result<Option<Got>, OpError> {
         let Some(low) = &self.low else {
-            return Ok(true);
+            return Ok(Some(Got::Given));
         };
         let look = || {
             Ok(match self.take() {
-                None => Look::Ready(()),
+                None => Look::Ready(Got::Given),
                 Some(holder) => match closed() {
                     Some(error) => return Err(error),
                     None => Look::Sleep(holder),
                 },
             })
         };
-        let check = || Ok(self.inherit().then_some(()));
-        let done =
-            Wait::new(low, Sleepers::Bell(&block.bell), look, check).run(block.waiter, deadline)?;
-        Ok(done.is_some())
+        let check = || Ok(self.inherit().then_some(Got::Inherited));
+        Wait::new(low, Sleepers::Bell(&block.bell), look, check).run(block.waiter, deadline)
     }
 }
 
@@ -300,6 +313,17 @@ impl Rendezvous {
             .is_ok()
     }
 
+    /// Takes the message that is there, so that its sender cannot take it back;
+    /// without turns the one receiver has it anyway.
+    fn claim(&self) -> bool {
+        !self.receive_turn.is_kept()
+            // AcqRel: pairs with `withdraw`.
+            || self
+                .ready
+                .compare_exchange(1, TAKEN, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
     /// Frees the slot from a Rust receiver that died while it copied.
     fn free_dead_receiver(&self) -> bool {
         let Some(turn) = &self.receive_turn.word else {
@@ -315,20 +339,25 @@ impl Rendezvous {
     }
 
     /// With the turn: waits for a message and copies it.
-    fn receive(&self, block: &Block, into: &mut [u8], deadline: Deadline) -> Result<(), OpError> {
-        // A predecessor that died while it copied.
-        let _ = self
-            .ready
-            .compare_exchange(TAKEN, 0, Ordering::AcqRel, Ordering::Relaxed);
+    fn receive(
+        &self,
+        block: &Block,
+        into: &mut [u8],
+        deadline: Deadline,
+        got: Got,
+    ) -> Result<(), OpError> {
+        if got == Got::Inherited {
+            // What a predecessor was copying when it died is still there.
+            let _ = self
+                .ready
+                .compare_exchange(TAKEN, 1, Ordering::AcqRel, Ordering::Relaxed);
+        }
         let look = || {
             let seen = self.now();
             // The sign first: what was sent before it is still received.
             let end = self.is_closed();
-            // AcqRel: pairs with the sender's release.
-            let claimed =
-                self.ready
-                    .compare_exchange(1, TAKEN, Ordering::AcqRel, Ordering::Relaxed);
-            if claimed.is_ok() {
+            // Acquire: pairs with the sender's release.
+            if self.ready.load(Ordering::Acquire) == 1 && self.claim() {
                 return Ok(Look::Ready(()));
             }
             if end {
@@ -656,12 +685,12 @@ impl<T: Element> Channel<T> {
                 let ended = || rendezvous.is_closed().then(closed);
                 let turn = &rendezvous.send_turn;
                 match turn.wait(&self.block, deadline, ended) {
-                    Ok(true) => {
+                    Ok(Some(_)) => {
                         let sent = rendezvous.send(&self.block, bytes, deadline);
                         turn.give(&self.block);
                         sent
                     }
-                    Ok(false) => Err(OpError::Timeout {
+                    Ok(None) => Err(OpError::Timeout {
                         attempt: SEND,
                         on: self.block.label.clone(),
                     }),
@@ -720,13 +749,13 @@ impl<T: Element> Channel<T> {
                     })
                 };
                 let turn = &rendezvous.receive_turn;
-                if !turn.wait(&self.block, deadline, ended)? {
+                let Some(got) = turn.wait(&self.block, deadline, ended)? else {
                     return Err(OpError::Timeout {
                         attempt: RECEIVE,
                         on: self.block.label.clone(),
                     });
-                }
-                let received = rendezvous.receive(&self.block, into, deadline);
+                };
+                let received = rendezvous.receive(&self.block, into, deadline, got);
                 turn.give(&self.block);
                 received?;
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     array::{OutOfBounds, RawArray},
-    error::{Error, Label, OpError},
+    error::{Error, Label, OpError, Refused},
     map::{FIND, INSERT, Inserted, REMOVE, RawMap},
     memory::{Memory, open_or_create},
     queue::{RawQueue, Repair},
@@ -52,7 +52,7 @@ impl IntoDType for &String {
 }
 
 /// Why an operation with a value of a run-time type did not happen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DynError {
     /// The value is none of the element type.
@@ -69,12 +69,17 @@ pub enum DynError {
     /// The operation itself failed.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// There is no room.
+    /// There is no room; the value comes back.
     #[error("{on} is full: take elements out first, or wait for room")]
     Full {
         /// The structure.
         on: Label,
+        /// What was to be taken.
+        value: Value,
     },
+    /// The value was not taken, and comes back.
+    #[error(transparent)]
+    Refused(#[from] Refused<Value>),
     /// The element type has no such field.
     #[error("the elements of {on} have no field {field:?}: look at its dtype")]
     NoSuchField {
@@ -139,9 +144,10 @@ impl Codec {
         }
     }
 
-    fn full(&self) -> DynError {
+    fn full(&self, value: Value) -> DynError {
         DynError::Full {
             on: self.on.clone(),
+            value,
         }
     }
 }
@@ -313,6 +319,21 @@ impl DynArray {
         Ok(self.raw.write(start, &bytes, size)?)
     }
 
+    /// As [`DynArray::write`], from anything that values can be made of:
+    /// `array.write_from(0, [20.5, 21.0])`.
+    ///
+    /// # Errors
+    ///
+    /// As [`DynArray::write`].
+    pub fn write_from<V: Into<Value>>(
+        &self,
+        start: usize,
+        values: impl IntoIterator<Item = V>,
+    ) -> Result<(), DynError> {
+        let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+        self.write(start, &values)
+    }
+
     /// Stores the same element everywhere.
     ///
     /// # Errors
@@ -418,9 +439,84 @@ impl DynArray {
             .collect()
     }
 
+    /// Statistics of all elements.
+    ///
+    /// # Errors
+    ///
+    /// [`DynError::NotANumber`] of byte strings and structured types.
+    pub fn stats(&self) -> Result<Stats, DynError> {
+        self.summed(&self.numbers()?)
+    }
+
+    /// Statistics of one field of all elements.
+    ///
+    /// # Errors
+    ///
+    /// There is no such field, or it is no number.
+    pub fn column_stats(&self, field: &str) -> Result<Stats, DynError> {
+        self.summed(&self.column(field)?)
+    }
+
+    fn summed(&self, numbers: &[f64]) -> Result<Stats, DynError> {
+        // An array has at least one element.
+        Stats::of(numbers).ok_or_else(|| DynError::NotANumber {
+            on: self.codec.on.clone(),
+        })
+    }
+
     #[cfg(feature = "ndarray")]
     pub(crate) const fn raw(&self) -> &RawArray {
         &self.raw
+    }
+}
+
+/// Statistics of numbers.
+///
+/// ```
+/// let stats = polyshm_zeroipc::Stats::of(&[1.0, 2.0, 3.0, 6.0]).expect("some");
+/// assert_eq!((stats.count, stats.mean, stats.min, stats.max), (4, 3.0, 1.0, 6.0));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Stats {
+    /// How many numbers there are; at least one.
+    pub count: usize,
+    /// Their arithmetic mean.
+    pub mean: f64,
+    /// Their standard deviation, of the numbers as a whole (numpy's `ddof` 0).
+    pub std: f64,
+    /// The smallest; NaN if one of them is.
+    pub min: f64,
+    /// The largest; NaN if one of them is.
+    pub max: f64,
+}
+
+impl Stats {
+    /// Of these numbers; `None` when there are none.
+    pub fn of(numbers: &[f64]) -> Option<Self> {
+        let count = numbers.len();
+        let extreme = |pick: fn(f64, f64) -> f64| {
+            numbers.iter().copied().reduce(|a, b| {
+                // `f64::min` and `max` pass over NaN, as numpy does not.
+                if a.is_nan() || b.is_nan() {
+                    f64::NAN
+                } else {
+                    pick(a, b)
+                }
+            })
+        };
+        let (min, max) = (extreme(f64::min)?, extreme(f64::max)?);
+        let mean = numbers.iter().sum::<f64>() / count as f64;
+        // In two passes: the squares' sum alone would cancel.
+        let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+        Some(Self {
+            count,
+            mean,
+            std: (squares / count as f64).sqrt(),
+            min,
+            max,
+        })
     }
 }
 
@@ -513,11 +609,11 @@ impl DynQueue {
     ///
     /// [`DynError::Full`], or the value is none of the type.
     pub fn try_push(&self, value: impl Into<Value>) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
-        if self.raw.try_push(&bytes) {
+        let value = value.into();
+        if self.raw.try_push(&self.codec.encode(&value)?) {
             Ok(())
         } else {
-            Err(self.codec.full())
+            Err(self.codec.full(value))
         }
     }
 
@@ -532,10 +628,11 @@ impl DynQueue {
         value: impl Into<Value>,
         deadline: impl Into<Deadline>,
     ) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
-        Ok(self
-            .raw
-            .push_until(&bytes, PUSH, deadline.into(), || false)?)
+        let value = value.into();
+        let bytes = self.codec.encode(&value)?;
+        self.raw
+            .push_until(&bytes, PUSH, deadline.into(), || false)
+            .map_err(|error| Refused { value, error }.into())
     }
 
     /// Pops if there is an element.
@@ -649,13 +746,17 @@ impl DynStack {
     ///
     /// [`DynError::Full`], [`OpError::Stuck`], or the value is none of the type.
     pub fn try_push(&self, value: impl Into<Value>) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
-        self.raw
-            .try_push(&bytes, Deadline::never())
-            .map_err(|not| match not {
-                Not::Now => self.codec.full(),
-                Not::Stuck(slot) => self.raw.stuck(PUSH, slot).into(),
-            })
+        let value = value.into();
+        let bytes = self.codec.encode(&value)?;
+        let pushed = self.raw.try_push(&bytes, Deadline::never());
+        pushed.map_err(|not| match not {
+            Not::Now => self.codec.full(value),
+            Not::Stuck(slot) => Refused {
+                value,
+                error: self.raw.stuck(PUSH, slot),
+            }
+            .into(),
+        })
     }
 
     /// Pushes, waiting for room until the deadline or for that long.
@@ -669,9 +770,12 @@ impl DynStack {
         value: impl Into<Value>,
         deadline: impl Into<Deadline>,
     ) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
+        let value = value.into();
+        let bytes = self.codec.encode(&value)?;
         let go = |end| self.raw.try_push(&bytes, end);
-        Ok(self.raw.wait(PUSH, deadline.into(), go)?)
+        self.raw
+            .wait(PUSH, deadline.into(), go)
+            .map_err(|error| Refused { value, error }.into())
     }
 
     fn got(
@@ -815,11 +919,12 @@ impl DynRing {
     ///
     /// [`DynError::Full`], or the value is none of the type.
     pub fn try_write(&mut self, value: impl Into<Value>) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
+        let value = value.into();
+        let bytes = self.codec.encode(&value)?;
         if self.raw.write(&bytes, bytes.len(), true) > 0 {
             Ok(())
         } else {
-            Err(self.codec.full())
+            Err(self.codec.full(value))
         }
     }
 
@@ -833,10 +938,11 @@ impl DynRing {
         value: impl Into<Value>,
         deadline: impl Into<Deadline>,
     ) -> Result<(), DynError> {
-        let bytes = self.codec.encode(&value.into())?;
-        Ok(self
-            .raw
-            .write_until(&bytes, WRITE, deadline.into(), || false)?)
+        let value = value.into();
+        let bytes = self.codec.encode(&value)?;
+        self.raw
+            .write_until(&bytes, WRITE, deadline.into(), || false)
+            .map_err(|error| Refused { value, error }.into())
     }
 
     /// Reads an element if there is one.
@@ -1051,14 +1157,21 @@ impl DynMap {
         key: impl Into<Value>,
         value: impl Into<Value>,
     ) -> Result<Inserted, DynError> {
-        let key = self.key.encode(&key.into())?;
-        let value = self.value.encode(&value.into())?;
+        let (key, value) = (key.into(), value.into());
+        let (key_bytes, value_bytes) = (self.key.encode(&key)?, self.value.encode(&value)?);
         let mut scratch = self.key.bytes();
-        match self.raw.table.insert(&key, &value, true, &mut scratch) {
+        let table = &self.raw.table;
+        // Both come back, as a pair.
+        let pair = || Value::Struct(vec![key.clone(), value.clone()]);
+        match table.insert(&key_bytes, &value_bytes, true, &mut scratch) {
             Done::New => Ok(Inserted::New),
             Done::Present => Ok(Inserted::Updated),
-            Done::Full => Err(self.key.full()),
-            Done::Stuck(slot) => Err(self.raw.table.stuck(INSERT, slot).into()),
+            Done::Full => Err(self.key.full(pair())),
+            Done::Stuck(slot) => Err(Refused {
+                value: pair(),
+                error: table.stuck(INSERT, slot),
+            }
+            .into()),
         }
     }
 

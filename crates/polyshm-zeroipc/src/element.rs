@@ -21,8 +21,26 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// }
 /// ```
 ///
-/// A C++ struct with padding is written with the padding as fields of its own.
-/// The alignment is at most 8, which is checked when the program is compiled.
+/// (Through the facade the path is `polyshm::zeroipc::zerocopy`.) A C++ struct
+/// with padding is written with the padding as fields of its own. The alignment
+/// is at most 8, which is checked when the program is compiled:
+///
+/// ```compile_fail
+/// use polyshm_zeroipc::{Array, FromBytes, Immutable, IntoBytes, Memory};
+///
+/// #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+/// #[zerocopy(crate = "polyshm_zeroipc::zerocopy")]
+/// #[repr(C, align(16))]
+/// struct Wide([u64; 2]);
+///
+/// fn open(memory: &Memory) {
+///     let _ = Array::<Wide>::open(memory, "wide");
+/// }
+///
+/// fn main() {
+///     let _: fn(&Memory) = open;
+/// }
+/// ```
 pub trait Element: FromBytes + IntoBytes + Immutable + Copy + Send + Sync + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + Sync + 'static> Element for T {}

@@ -150,6 +150,13 @@ impl Error {
         }
     }
 
+    /// Whether waiting may help: there is nothing of that name yet, or its
+    /// creator is still at work.
+    #[must_use]
+    pub const fn is_not_yet(&self) -> bool {
+        self.is_not_found() || matches!(self, Self::Unfinished { .. })
+    }
+
     /// Whether that name is taken, by a segment or a structure.
     #[must_use]
     pub const fn is_already_exists(&self) -> bool {
@@ -259,6 +266,12 @@ impl OpError {
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::HolderUnknown { .. })
+    }
+
+    /// Whether a slot stays half-changed.
+    #[must_use]
+    pub const fn is_stuck(&self) -> bool {
+        matches!(self, Self::Stuck { .. })
     }
 
     /// Whether the structure was closed.

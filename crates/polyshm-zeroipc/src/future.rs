@@ -265,7 +265,7 @@ impl<T: Element> Future<T> {
     /// As [`Future::set`].
     pub fn set_error(&self, text: &str) -> Result<SetOutcome, OpError> {
         let outcome = self.begin()?;
-        store_text(&self.error, text);
+        store_text(&self.error, text, self.error.len());
         self.finish(future::ERROR);
         Ok(outcome)
     }
@@ -367,13 +367,14 @@ fn unix_time() -> std::time::Duration {
         .unwrap_or_default()
 }
 
-/// Stores a text with its NUL, cut at a character's end.
-pub(crate) fn store_text(into: &Bytes, text: &str) {
-    let mut end = text.len().min(into.len() - 1);
+/// Stores a text with its NUL in the first `len` bytes, cut at a character's end.
+pub(crate) fn store_text(into: &Bytes, text: &str, len: usize) {
+    let len = len.min(into.len());
+    let mut end = text.len().min(len.saturating_sub(1));
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    let mut bytes = vec![0; into.len()];
+    let mut bytes = vec![0; len];
     bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
     let stored = into.write(0, &bytes);
     debug_assert!(stored.is_ok(), "as long as the field");

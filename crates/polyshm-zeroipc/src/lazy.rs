@@ -90,8 +90,8 @@ pub struct Lazy<T> {
     computed: Option<Word32>,
     /// Whose function runs; at the end of the error text.
     mark: Option<Word32>,
-    /// Where the mark lies in the error text.
-    mark_at: usize,
+    /// How much of the error's bytes its text may take: not those of the mark.
+    text_len: usize,
     own: u32,
     block: Block,
 }
@@ -318,7 +318,11 @@ impl<T: Number> Lazy<T> {
                 .map(|at| block.word32(at))
                 .transpose()?,
             mark: (own != 0).then(|| block.word32(mark_at)).transpose()?,
-            mark_at: (mark_at - layout.error_offset()) as usize,
+            text_len: if own == 0 {
+                lazy::ERROR_SIZE as usize
+            } else {
+                (mark_at - layout.error_offset()) as usize
+            },
             own,
             block: block.clone(),
         })
@@ -410,7 +414,7 @@ impl<T: Number> Lazy<T> {
                     .map(|value| value.unwrap_or_else(T::new_zeroed));
             }
             if self.claim() {
-                store_text(&self.error, NOT_IMPLEMENTED);
+                store_text(&self.error, NOT_IMPLEMENTED, self.text_len);
                 self.finish(lazy::ERROR);
             }
             return self
@@ -493,7 +497,7 @@ impl<T: Number> Lazy<T> {
             }
             Err(error) => {
                 let message = error.to_string();
-                store_text(&self.error, &message);
+                store_text(&self.error, &message, self.text_len);
                 self.finish(lazy::ERROR);
                 Err(OpError::Failed {
                     on: self.block.label.clone(),
@@ -529,9 +533,7 @@ impl<T: Number> Lazy<T> {
     }
 
     fn finish(&self, state: u32) {
-        if let Some(mark) = &self.mark
-            && (state != lazy::ERROR || !self.text_covers_mark())
-        {
+        if let Some(mark) = &self.mark {
             mark.store(0, Ordering::Relaxed);
         }
         // An update, not a store: it is the barrier before the bell. Release:
@@ -543,11 +545,6 @@ impl<T: Number> Lazy<T> {
             Ordering::Relaxed,
         );
         self.block.bell.ring(&self.state, u32::MAX);
-    }
-
-    /// Whether the error text is so long that it lies where the mark was.
-    fn text_covers_mark(&self) -> bool {
-        load_text(&self.error).len() > self.mark_at
     }
 
     /// Waits for who computes it; `None`: it died, and the right is ours.

@@ -28,7 +28,7 @@ mod wait;
 
 pub use array::{Array, OutOfBounds};
 pub use channel::Channel;
-pub use dynamic::{DynArray, DynError, DynMap, DynQueue, DynRing, DynStack, IntoDType};
+pub use dynamic::{DynArray, DynError, DynMap, DynQueue, DynRing, DynStack, IntoDType, Stats};
 pub use element::{Element, Key, byte_key};
 pub use error::{Error, Full, Label, OpError, Refused};
 pub use future::{Future, FutureState, SetOutcome};
@@ -54,7 +54,7 @@ pub use sync::{
 };
 
 #[cfg(feature = "ndarray")]
-pub use view::{ArrayLoan, Stats};
+pub use view::ArrayLoan;
 
 pub use polyshm_platform::{Deadline, Mode, WaitStrategy};
 pub use polyshm_wire::zeroipc::{

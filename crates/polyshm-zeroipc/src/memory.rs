@@ -273,6 +273,25 @@ impl Memory {
         Self::open_with(name, OpenOptions::default())
     }
 
+    /// Opens a segment, waiting for another process to create it until the
+    /// deadline or for that long. Looks every few milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::open`]; there was none in all that time.
+    pub fn open_within(name: &str, deadline: impl Into<Deadline>) -> Result<Self, Error> {
+        const NAP: Duration = Duration::from_millis(2);
+        let deadline = deadline.into();
+        loop {
+            match Self::open(name) {
+                Err(error) if error.is_not_yet() && !deadline.expired() => {
+                    std::thread::sleep(NAP);
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// As [`Memory::open`], with options.
     ///
     /// # Errors
@@ -962,7 +981,13 @@ impl Memory {
     fn stand(&self, written: &[(u32, Entry)], extents: &[Extent]) -> bool {
         let unchanged = written
             .iter()
-            .all(|(index, entry)| self.entry(*index).as_ref() == Some(entry));
+            // Behind a name's NUL others may leave marks.
+            .all(|(index, entry)| {
+                self.entry(*index).is_some_and(|there| {
+                    there.has_name(&entry.name_lossy())
+                        && (there.offset, there.size) == (entry.offset, entry.size)
+                })
+            });
         let ours = |index: u32| written.iter().any(|(own, _)| *own == index);
         let apart = (0..self.count())
             .filter(|&index| !ours(index))

@@ -5,11 +5,15 @@ use crate::{
     element::{Element, shape},
     error::{Error, Full, Label, OpError, Refused},
     memory::{Memory, Part, open_or_create},
-    wait::{Look, STUCK_ROUNDS, Sleepers, Wait, settle},
+    wait::{Look, STUCK_ROUNDS, Sleepers, Wait},
 };
 use polyshm_platform::{Bytes, Deadline, Word32, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{QueueLayout, queue};
-use std::{marker::PhantomData, time::Instant};
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 use zerocopy::IntoBytes;
 
 /// The queue over bytes: what typed, dynamic and channel queues share.
@@ -34,7 +38,8 @@ pub(crate) struct RawQueue {
 pub struct Repair {
     /// Elements that are there now.
     pub kept: u32,
-    /// Slots that a process had half-changed; what they held is lost.
+    /// Elements that a process had half-stored; they are lost. One that a
+    /// consumer had taken out and not yet copied is lost with it and not counted.
     pub dropped: u32,
 }
 
@@ -309,6 +314,12 @@ impl RawQueue {
         mut go: impl FnMut() -> bool,
         idle: impl Fn(u32, u32) -> Option<u32>,
     ) -> Result<(), OpError> {
+        // Since when a slot that is needed is half-changed.
+        let since: Cell<Option<(u32, Instant)>> = Cell::new(None);
+        let stuck = |bears: Duration| match since.get() {
+            Some((slot, start)) if start.elapsed() >= bears => Some(slot),
+            _ => None,
+        };
         let look = || {
             // The sign first: an element that was sent before it is still taken.
             let end = closed();
@@ -324,40 +335,30 @@ impl RawQueue {
             // Relaxed: the sleep compares once more.
             let tail = self.tail.load(Ordering::Relaxed);
             let head = self.head.load(Ordering::Relaxed);
-            // Not idle: another process is between claiming and publishing.
-            Ok(idle(head, tail).map_or(Look::Nap, Look::Sleep))
-        };
-        let mut since: Option<(u32, Instant)> = None;
-        let check = || {
-            match self.half_changed(&idle) {
-                None => since = None,
-                Some(slot) => match since {
-                    Some((seen, start)) if seen == slot => {
-                        if start.elapsed() >= self.block.patience * STUCK_ROUNDS {
-                            return Err(self.stuck(attempt, slot));
-                        }
-                    }
-                    _ => since = Some((slot, Instant::now())),
-                },
+            if let Some(expected) = idle(head, tail) {
+                since.set(None);
+                return Ok(Look::Sleep(expected));
             }
-            Ok(None)
+            // Another process is between claiming and publishing.
+            let slot = self.half_changed(&idle);
+            if since.get().map(|(seen, _)| seen) != slot {
+                since.set(slot.map(|slot| (slot, Instant::now())));
+            }
+            Ok(Look::Nap)
+        };
+        let check = || match stuck(self.block.patience.saturating_mul(STUCK_ROUNDS)) {
+            Some(slot) => Err(self.stuck(attempt, slot)),
+            None => Ok(None),
         };
         let done = Wait::new(word, Sleepers::Bell(&self.block.bell), look, check)
             .run(self.block.waiter, deadline)?;
-        match done {
-            Some(()) => Ok(()),
-            None => Err(
-                match settle(self.block.patience, || {
-                    self.half_changed(&idle).is_none().then_some(())
-                }) {
-                    Some(()) => OpError::Timeout {
-                        attempt,
-                        on: self.block.label.clone(),
-                    },
-                    None => self.stuck(attempt, self.half_changed(&idle).unwrap_or(0)),
-                },
-            ),
-        }
+        done.ok_or_else(|| match stuck(self.block.patience) {
+            Some(slot) => self.stuck(attempt, slot),
+            None => OpError::Timeout {
+                attempt,
+                on: self.block.label.clone(),
+            },
+        })
     }
 
     fn stuck(&self, attempt: &'static str, slot: u32) -> OpError {

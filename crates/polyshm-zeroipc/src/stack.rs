@@ -254,7 +254,7 @@ impl RawStack {
         mut go: impl FnMut(Deadline) -> Result<(), Not>,
     ) -> Result<(), OpError> {
         let mut stuck: Option<(u32, Instant)> = None;
-        let bears = self.block.patience * STUCK_ROUNDS;
+        let bears = self.block.patience.saturating_mul(STUCK_ROUNDS);
         let look = || {
             // Before the attempt: a change after it ends the sleep at once.
             let top = self.top.load(Ordering::Acquire);

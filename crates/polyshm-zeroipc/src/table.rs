@@ -238,9 +238,25 @@ impl RawTable {
         value: &mut [u8],
         scratch: &mut [u8],
     ) -> Result<bool, u32> {
+        /// How often a slot is looked at before it is taken for a moment.
+        const LOOKS: u32 = if cfg!(loom) { 2 } else { 64 };
+        let mut looks = (0, 0);
         let found = self.walk(key, |slot, state| {
             if state != OCCUPIED {
                 return Step::On;
+            }
+            looks = (slot, if looks.0 == slot { looks.1 + 1 } else { 1 });
+            if looks.1 > LOOKS {
+                // Others overwrite slots all the time: exclude them.
+                if !self.claim(slot, OCCUPIED) {
+                    return Step::Again;
+                }
+                let ours = self.holds(slot, key, scratch);
+                if ours {
+                    self.value(slot, value);
+                }
+                self.release(slot, OCCUPIED);
+                return if ours { Step::End(()) } else { Step::On };
             }
             // Before the key is read: what is overwritten since then shows.
             let epoch = self.block.epoch.now();

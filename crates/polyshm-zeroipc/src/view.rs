@@ -1,4 +1,4 @@
-//! Arrays as `ndarray` arrays: copies, statistics, and live views.
+//! Arrays as `ndarray` arrays: copies and live views.
 //!
 //! The only module of this crate with unsafe code: a view borrows shared bytes.
 #![allow(
@@ -8,53 +8,13 @@
 
 use crate::{
     array::{Array, RawArray},
-    dynamic::{DynArray, DynError},
+    dynamic::DynArray,
     element::{Element, shape},
     error::{Error, Label},
 };
 use ndarray::{Array1, ArrayView1};
 use polyshm_platform::LentBytes;
 use polyshm_wire::zeroipc::ImageError;
-
-/// Statistics of numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Stats {
-    /// How many numbers there are; at least one.
-    pub count: usize,
-    /// Their arithmetic mean.
-    pub mean: f64,
-    /// Their standard deviation, of the numbers as a whole (`ddof` 0).
-    pub std: f64,
-    /// The smallest; NaN if one of them is.
-    pub min: f64,
-    /// The largest; NaN if one of them is.
-    pub max: f64,
-}
-
-impl Stats {
-    /// `None` of no numbers.
-    fn of(numbers: Vec<f64>) -> Option<Self> {
-        let numbers = Array1::from_vec(numbers);
-        let extreme = |pick: fn(f64, f64) -> f64| {
-            numbers.iter().copied().reduce(|a, b| {
-                if a.is_nan() || b.is_nan() {
-                    f64::NAN
-                } else {
-                    pick(a, b)
-                }
-            })
-        };
-        Some(Self {
-            count: numbers.len(),
-            mean: numbers.mean()?,
-            std: numbers.std(0.0),
-            min: extreme(f64::min)?,
-            max: extreme(f64::max)?,
-        })
-    }
-}
 
 /// An array's bytes, borrowed for a view.
 ///
@@ -161,29 +121,5 @@ impl DynArray {
         // As many bytes as the array has.
         let _ = self.raw().read(0, into, size as usize);
         Ok(Array1::from_vec(elements))
-    }
-
-    /// Statistics of all elements.
-    ///
-    /// # Errors
-    ///
-    /// [`DynError::NotANumber`] of byte strings and structured types.
-    pub fn stats(&self) -> Result<Stats, DynError> {
-        self.summed(self.numbers()?)
-    }
-
-    /// Statistics of one field of all elements.
-    ///
-    /// # Errors
-    ///
-    /// There is no such field, or it is no number.
-    pub fn column_stats(&self, field: &str) -> Result<Stats, DynError> {
-        self.summed(self.column(field)?)
-    }
-
-    fn summed(&self, numbers: Vec<f64>) -> Result<Stats, DynError> {
-        Stats::of(numbers).ok_or_else(|| DynError::NotANumber {
-            on: self.raw().label().clone(),
-        })
     }
 }

@@ -258,7 +258,7 @@ impl MonitorGuard<'_> {
     /// Whether the holder before us died with the lock: what it protects may be
     /// half-changed.
     pub const fn recovered(&self) -> bool {
-        self.taken.recovered
+        self.taken.recovered()
     }
 
     /// Gives the lock up, waits for a notification without end, and locks again.

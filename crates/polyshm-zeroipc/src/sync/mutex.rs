@@ -25,8 +25,14 @@ pub(crate) struct RawMutex {
 /// How a lock was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// Its holder had died.
-    pub(crate) recovered: bool,
+    /// Its holder had died, and this was its mark.
+    died: Option<u32>,
+}
+
+impl Taken {
+    pub(crate) const fn recovered(self) -> bool {
+        self.died.is_some()
+    }
 }
 
 impl RawMutex {
@@ -77,7 +83,7 @@ impl RawMutex {
     pub(crate) fn try_lock(&self) -> Option<Taken> {
         self.semaphore.try_acquire().then(|| {
             self.signed();
-            Taken { recovered: false }
+            Taken { died: None }
         })
     }
 
@@ -90,16 +96,16 @@ impl RawMutex {
         if let Some(taken) = self.try_lock() {
             return Ok(taken);
         }
-        let mut recovered = false;
+        let mut died = None;
         let check = || {
-            recovered = self.take_over();
-            Ok(recovered.then_some(()))
+            died = self.take_over();
+            Ok(died.map(|_| ()))
         };
         if self.semaphore.acquire_until(deadline, check)? {
-            if !recovered {
+            if died.is_none() {
                 self.signed();
             }
-            return Ok(Taken { recovered });
+            return Ok(Taken { died });
         }
         let on = self.semaphore.label().clone();
         let known = self
@@ -117,21 +123,33 @@ impl RawMutex {
         })
     }
 
-    /// Takes the lock of a holder that died.
-    fn take_over(&self) -> bool {
-        let Some(word) = &self.mark else { return false };
+    /// Gives a lock back that was taken from a dead holder, as it was: whoever
+    /// takes it next shall be told as well.
+    pub(crate) fn leave(&self, taken: Taken) {
+        match (&self.mark, taken.died) {
+            // Relaxed: only who looks for the dead cares.
+            (Some(word), Some(mark)) => word.store(mark, Ordering::Relaxed),
+            _ => {
+                self.unlock();
+            }
+        }
+    }
+
+    /// Takes the lock of a holder that died; gives its mark.
+    fn take_over(&self) -> Option<u32> {
+        let word = self.mark.as_ref()?;
         let mark = word.load(Ordering::Relaxed);
         if mark == 0 || process::is_alive_marked(mark) {
-            return false;
+            return None;
         }
         if self.semaphore.value() > 0 {
             // Somebody gave it back in the dead one's place.
-            return false;
+            return None;
         }
         // AcqRel: of several that see it dead one wins. What the dead holder
         // stored is there: it is dead.
         word.compare_exchange(mark, self.own, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+            .ok()
     }
 
     /// Gives the lock back; `false` when it was not taken.
@@ -171,8 +189,9 @@ impl RawMutex {
 /// ignore. When it dies, the next Rust process that waits takes the lock over
 /// within 100 ms and is told: [`MutexGuard::recovered`]. A dead holder of another
 /// implementation is unknown: waiting ends with [`OpError::HolderUnknown`], and
-/// [`Mutex::force_unlock`] gives the lock back. So it is when a process dies
-/// between taking the lock and leaving its mark, a few instructions.
+/// [`Mutex::force_unlock`] gives the lock back. So it is when a process dies in
+/// the few instructions between taking the lock and leaving its mark, or between
+/// clearing it and giving the lock back.
 ///
 /// Source: section 5.2 of `docs/protocols/zeroipc.md`.
 ///
@@ -297,7 +316,7 @@ impl MutexGuard<'_> {
     /// Whether the holder before us died with the lock: what it protects may be
     /// half-changed.
     pub const fn recovered(&self) -> bool {
-        self.taken.recovered
+        self.taken.recovered()
     }
 }
 

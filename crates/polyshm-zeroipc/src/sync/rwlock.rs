@@ -8,7 +8,7 @@ use crate::{
     wait::{Look, Sleepers, Wait},
 };
 use polyshm_platform::{Deadline, Word32, Word64, process, sync::Ordering};
-use polyshm_wire::zeroipc::{ImageError, MARKER_SIZE, RwLockImage, rwlock, semaphore, suffix};
+use polyshm_wire::zeroipc::{ImageError, MARKER_SIZE, rwlock, semaphore, suffix};
 
 /// Who reads, in the seven bytes of padding after the one-byte marker: two
 /// places of 22 bits of pid and 6 of count. Which references leave 0.
@@ -174,8 +174,7 @@ impl RwLock {
     ///
     /// # Errors
     ///
-    /// There is none of that name, an entry has another size, or its numbers
-    /// cannot be a read-write lock's.
+    /// There is none of that name, or an entry has another size or is no mutex.
     pub fn open(memory: &Memory, name: &str) -> Result<Self, Error> {
         let label = Memory::label(Self::WHAT, name);
         let [state, reader, writer, marker] = Self::names(name)?;
@@ -194,9 +193,6 @@ impl RwLock {
                 }));
             }
         }
-        let header: [u8; 8] = blocks[0].header()?;
-        let image = RwLockImage::read(&header).map_err(|source| blocks[0].mismatch(source))?;
-        image.check().map_err(|source| blocks[0].mismatch(source))?;
         Self::over(&blocks)
     }
 
@@ -316,14 +312,14 @@ impl RwLock {
             }
             // As its successor: ours from here on, so that nobody else writes.
             let taken = match self.writer_mutex.lock_until(READ, Deadline::now()) {
-                Ok(taken) if taken.recovered => taken,
+                Ok(taken) if taken.recovered() => taken,
                 Ok(_) => {
                     self.writer_mutex.unlock();
                     return Ok(None);
                 }
                 Err(_) => return Ok(None),
             };
-            *recovered |= taken.recovered;
+            *recovered |= taken.recovered();
             self.end_writing();
             Ok(Some(()))
         };
@@ -395,10 +391,11 @@ impl RwLock {
         match flagged {
             Ok(()) => Ok(RwLockWriteGuard {
                 lock: self,
-                recovered: taken.recovered,
+                recovered: taken.recovered(),
             }),
             Err(error) => {
-                self.end_writing();
+                self.let_read();
+                self.writer_mutex.leave(taken);
                 Err(error)
             }
         }
@@ -432,6 +429,12 @@ impl RwLock {
     }
 
     fn end_writing(&self) {
+        self.let_read();
+        self.writer_mutex.unlock();
+    }
+
+    /// Says that nobody writes.
+    fn let_read(&self) {
         let mut active = self.writer_active.load(Ordering::Relaxed);
         // An update, not a store: it is the barrier before the bell. Release:
         // pairs with the acquire of who wants to read.
@@ -442,7 +445,6 @@ impl RwLock {
             active = found;
         }
         self.block.bell.ring(&self.writer_active, u32::MAX);
-        self.writer_mutex.unlock();
     }
 
     /// Who reads, by the lock's own count.

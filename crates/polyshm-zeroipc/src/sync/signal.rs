@@ -196,7 +196,7 @@ impl<T: Element> Signal<T> {
         let taken = self
             .mutex
             .lock_until(attempt, Deadline::after(Self::PATIENCE))?;
-        if taken.recovered {
+        if taken.recovered() {
             self.mutex.unlock();
             return Err(OpError::HolderDied {
                 attempt,
