@@ -66,10 +66,11 @@
 //!   are shared; a block takes the median of three turns each. One to one, every
 //!   element must come in order; with two of each, every element comes once, and
 //!   each consumer finds each producer's in order.
-//! * [`zeroipc::wake`]: two processes wake each other in turns, both always
-//!   asleep, by semaphores with `WaitStrategy::Block` and by a bare futex, on two
-//!   cores and on one. The loop is that of the latencies; a number in a word
-//!   beside what is woken proves order and visibility.
+//! * [`zeroipc::wake`]: two processes wake each other in turns, by semaphores with
+//!   `WaitStrategy::Block` and by a bare futex, on two cores and on one. The loop
+//!   is that of the latencies; a number in a word beside what is woken proves
+//!   order and visibility. On two cores it happens that both stay awake for a
+//!   whole turn, so a block takes the median of three turns each.
 //!
 //! Some ratios have a target. The output says whether the median meets it; a
 //! target that is missed is no error.

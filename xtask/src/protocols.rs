@@ -8,6 +8,7 @@ use Check::{Crash, Hostile, Model};
 pub(crate) const PROTOCOLS: &[Protocol] = &[
     // A protocol is one line.
     protocol("polyshm-zerobuffer", "testing", &[Model, Crash, Hostile]),
+    protocol("polyshm-zeroipc", "testing", &[Model, Crash, Hostile]),
 ];
 
 /// Below every protocol, and built in the same ways.

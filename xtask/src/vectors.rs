@@ -14,5 +14,14 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
         "vectors_zeroipc",
         "--all-features",
     ]))?;
+    // The same images, read and written by the protocol itself.
+    step.run_tests(step.cargo_test(&[
+        "-p",
+        "polyshm-zeroipc",
+        "--test",
+        "vectors",
+        "--features",
+        "testing",
+    ]))?;
     Ok(step.outcome())
 }

@@ -68,8 +68,8 @@ pub fn is_alive_stamped(pid: u64, stored: u64) -> bool {
 }
 
 /// A pid and part of its start time in 32 bits, for formats that have no more
-/// to spare: 22 bits of pid (Linux has no larger ones) below 10 of start time.
-/// 0 when the pid is too large.
+/// to spare: 22 bits of pid (Linux has no larger ones) below 10 of start time,
+/// which are 0 when that is not known. 0 when the pid is too large.
 ///
 /// Another process that took the pid is told apart 1023 times in 1024.
 #[must_use]
@@ -90,7 +90,17 @@ pub fn is_alive_marked(mark: u32) -> bool {
     if mark == 0 {
         return true;
     }
-    is_alive(pid) && self::mark(pid) == mark
+    if !is_alive(pid) {
+        return false;
+    }
+    // Where a start time is not known, now or then, the pid alone decides.
+    match (mark >> MARK_PID_BITS, start_time(pid)) {
+        (0, _) | (_, None) => true,
+        (stored, Some(_)) => {
+            let now = self::mark(pid) >> MARK_PID_BITS;
+            now == 0 || now == stored
+        }
+    }
 }
 
 const MARK_PID_BITS: u32 = 22;

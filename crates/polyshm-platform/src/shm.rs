@@ -3,7 +3,11 @@
 use crate::{Deadline, Error, Result, crash, sys};
 use memmap2::MmapRaw;
 use parking_lot::{Mutex, MutexGuard};
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 /// How a segment is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,8 @@ pub struct Identity {
 pub struct SharedMemory {
     handle: sys::Segment,
     name: String,
-    len: u64,
+    /// When it was opened, or what it was given since.
+    len: AtomicU64,
     identity: Identity,
     access: Access,
     /// The system's lock belongs to the open file, not to a thread.
@@ -106,16 +111,31 @@ impl SharedMemory {
     /// [`Error::AlreadyExists`], [`Error::NoSpace`], [`Error::InvalidName`],
     /// [`Error::PermissionDenied`]. Nothing is left behind.
     pub fn create_new(name: &str, len: u64, mode: Mode) -> Result<Self> {
+        let segment = Self::create_empty(name, mode)?;
+        segment.allocate(len).inspect_err(|_| {
+            // Only we know of it yet; the error that matters is the first.
+            let _ = sys::Segment::unlink(&segment.name);
+        })?;
+        Ok(segment)
+    }
+
+    /// Creates a segment without bytes that nobody has yet: for creators that
+    /// lock it before others can take it for abandoned, and then
+    /// [`allocate`](Self::allocate).
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedMemory::create_new`], without [`Error::NoSpace`].
+    pub fn create_empty(name: &str, mode: Mode) -> Result<Self> {
         let path = check_name(Self::WHAT, name)?;
         crash::point(crash::Step::FileSystem);
         let handle = sys::Segment::create_new(&path, mode)
             .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
-        let ready = handle.allocate(len).and_then(|()| handle.identity());
-        match ready {
+        match handle.identity() {
             Ok(identity) => Ok(Self {
                 handle,
                 name: path,
-                len,
+                len: AtomicU64::new(0),
                 identity,
                 access: Access::ReadWrite,
                 lock: Mutex::new(()),
@@ -123,17 +143,45 @@ impl SharedMemory {
             Err(source) => {
                 // Only we know of it yet; the error that matters is the first.
                 let _ = sys::Segment::unlink(&path);
-                Err(if sys::is_no_space(&source) {
-                    Error::NoSpace {
-                        name: name.to_owned(),
-                        requested: len,
-                        source,
-                    }
-                } else {
-                    Error::from_io("size", Self::WHAT, name, source)
-                })
+                Err(Error::from_io("look at", Self::WHAT, name, source))
             }
         }
+    }
+
+    /// Gives an empty segment its length, zeros in pages that are really
+    /// allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`], or the system refuses. The name stays.
+    pub fn allocate(&self, len: u64) -> Result<()> {
+        let allocated = self.handle.allocate(len);
+        allocated.map_err(|source| {
+            if sys::is_no_space(&source) {
+                Error::NoSpace {
+                    name: self.name.clone(),
+                    requested: len,
+                    source,
+                }
+            } else {
+                Error::from_io("size", Self::WHAT, &self.name, source)
+            }
+        })?;
+        // Relaxed: a number of our own, whatever else is seen.
+        self.len.store(len, Relaxed);
+        Ok(())
+    }
+
+    /// The bytes that the system has given it pages for, now; it grows while
+    /// somebody fills a segment that was not allocated at once.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn allocated(&self) -> Result<u64> {
+        self.handle
+            .allocated()
+            .map_err(|e| Error::from_io("look at", Self::WHAT, &self.name, e))
     }
 
     /// Opens a segment to read and write it.
@@ -163,7 +211,7 @@ impl SharedMemory {
         Ok(Self {
             handle,
             name: path,
-            len,
+            len: AtomicU64::new(len),
             identity,
             access,
             lock: Mutex::new(()),
@@ -178,14 +226,14 @@ impl SharedMemory {
 
     /// The length in bytes when it was opened.
     #[must_use]
-    pub const fn len(&self) -> u64 {
-        self.len
+    pub fn len(&self) -> u64 {
+        self.len.load(Relaxed)
     }
 
     /// Whether it has no bytes: its creator is still at work, or died at it.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Which object this is.
@@ -202,7 +250,7 @@ impl SharedMemory {
 
     pub(crate) fn map_raw(&self) -> Result<MmapRaw> {
         self.handle
-            .map(self.len, self.access)
+            .map(self.len(), self.access)
             .map_err(|e| Error::from_io("map", Self::WHAT, &self.name, e))
     }
 

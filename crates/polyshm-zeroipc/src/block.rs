@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Label},
-    native::{Bell, Epoch},
+    native::{Bell, Spare},
 };
 use polyshm_platform::{
     Bytes, InvalidWord, OutOfRange, Region, Waiter, Word8, Word32, Word64, Words32,
@@ -25,7 +25,7 @@ pub(crate) struct Block {
     /// How long another process may take for a short change.
     pub(crate) patience: Duration,
     pub(crate) bell: Bell,
-    pub(crate) epoch: Epoch,
+    pub(crate) spare: Spare,
     /// Whether marks of who holds what may be stored in ignored bytes.
     pub(crate) marks: bool,
     /// How many bytes from the entry's start belong to nobody else: its size,

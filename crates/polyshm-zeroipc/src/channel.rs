@@ -24,8 +24,9 @@ use std::{marker::PhantomData, sync::Arc};
 /// With a capacity, sends go into a queue and wait only while that is full; with
 /// capacity 0 each send waits until a receiver has its message (a rendezvous).
 /// After [`Channel::close`] sends are refused, and what was sent before is still
-/// received. Any number of Rust senders and receivers may share one; of the
-/// other implementations an unbuffered channel bears one of each.
+/// received. Any number of senders and receivers may share one; an unbuffered
+/// channel bears more than one of each only among Rust processes with native
+/// marks.
 ///
 /// Two formats go by this name, with other entries: [`Channel::create`] makes
 /// the C++ one (base name at most 24 bytes), [`Channel::create_python`] the
@@ -217,6 +218,8 @@ impl Rendezvous {
         let mut bytes = [0; 4];
         let loaded = self.flags.read(0, &mut bytes);
         debug_assert!(loaded.is_ok(), "the range was checked");
+        // Acquire: the flags are looked at after it.
+        fence(Ordering::Acquire);
         u32::from_le_bytes(bytes)
     }
 
@@ -272,8 +275,13 @@ impl Rendezvous {
         let taken = || {
             let seen = self.now();
             // Acquire: pairs with the receiver's release; its copy is over.
-            if self.consumed.load(Ordering::Acquire) != 0 {
+            let consumed = || self.consumed.load(Ordering::Acquire) != 0;
+            if consumed() {
                 return Ok(Look::Ready(true));
+            }
+            if self.ready.load(Ordering::Acquire) == 0 {
+                // Taken since, or thrown out by a repair.
+                return Ok(Look::Ready(consumed()));
             }
             if self.is_closed() && self.withdraw() {
                 return Err(end(SEND));
@@ -429,22 +437,8 @@ impl Python {
             return Ok(());
         }
         let _counted = Counted::new(&self.senders);
-        let look = || {
-            if self.is_closed() {
-                return Err(closed());
-            }
-            if self.has_room() && self.queue.try_push(message) {
-                return Ok(Look::Ready(()));
-            }
-            // No one word tells when: a pop or a receiver that comes.
-            Ok(Look::Nap)
-        };
-        Wait::new(&self.senders, Sleepers::Counted, look, || Ok(None))
-            .run(block.waiter, deadline)?
-            .ok_or_else(|| OpError::Timeout {
-                attempt: SEND,
-                on: block.label.clone(),
-            })
+        let (ended, room) = (|| self.is_closed(), || self.has_room());
+        self.queue.push_gated(message, SEND, deadline, ended, room)
     }
 
     fn receive(&self, into: &mut [u8], deadline: Deadline) -> Result<(), OpError> {

@@ -231,7 +231,6 @@ impl<T: Element> Future<T> {
             Dialect::Cpp => unix_time().as_nanos() as u64,
             Dialect::Python => unix_time().as_micros() as u64,
         };
-        self.time.store(now, Ordering::Relaxed);
         // An update, not a store: it is the barrier before the count of waiters
         // is looked at. Release: pairs with the acquire of who gets it.
         let _ = self.state.compare_exchange(
@@ -240,6 +239,9 @@ impl<T: Element> Future<T> {
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
+        // Only now: until then the word says who sets it, and a time is no
+        // living process.
+        self.time.store(now, Ordering::Relaxed);
         wake_counted(&self.state, &self.waiters, u32::MAX);
     }
 

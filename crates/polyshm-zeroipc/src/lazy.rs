@@ -469,11 +469,11 @@ impl<T: Number> Lazy<T> {
         function: impl FnOnce(bool) -> Result<T, E>,
     ) -> Result<T, OpError> {
         /// Lets others compute it when the function panics.
-        struct Running<'a, T: Number>(&'a Lazy<T>);
+        struct Running<'a, T: Number>(Option<&'a Lazy<T>>);
         impl<T: Number> Drop for Running<'_, T> {
             fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.finish(lazy::NOT_COMPUTED);
+                if let Some(lazy) = self.0 {
+                    lazy.finish(lazy::NOT_COMPUTED);
                 }
             }
         }
@@ -487,9 +487,9 @@ impl<T: Number> Lazy<T> {
             }
             died = true;
         }
-        let running = Running(self);
+        let mut running = Running(Some(self));
         let result = function(died);
-        drop(running);
+        running.0 = None;
         match result {
             Ok(value) => {
                 self.keep(value);

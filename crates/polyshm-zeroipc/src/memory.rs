@@ -3,11 +3,11 @@
 use crate::{
     block::Block,
     error::{Error, Label},
-    native::{Bell, Epoch},
+    native::Spare,
 };
 use polyshm_platform::{
     Bytes, Deadline, Mode, Region, SegmentLock, SharedMemory, WaitStrategy, Waiter, Word32, Word64,
-    sync::Ordering,
+    sync::{Ordering, fence},
 };
 use polyshm_wire::zeroipc::{
     DEFAULT_MAX_ENTRIES, Description, ENTRY_SIZE, Entry, Extent, HEADER_SIZE, ImageError,
@@ -252,7 +252,7 @@ impl Memory {
     pub fn create_new(name: &str, options: impl Into<MemoryOptions>) -> Result<Self, Error> {
         let options = options.into();
         let header = Self::header(name, &options)?;
-        let segment = SharedMemory::create_new(name, options.size, options.mode)?;
+        let segment = SharedMemory::create_empty(name, options.mode)?;
         match Self::build(segment, &header, &options)? {
             Some(memory) => Ok(memory),
             // Somebody took ours for abandoned, or made the table first.
@@ -314,9 +314,8 @@ impl Memory {
     pub fn open_or_create(name: &str, options: impl Into<MemoryOptions>) -> Result<Self, Error> {
         let options = options.into();
         let header = Self::header(name, &options)?;
-        let patience = Deadline::after(Self::UNFINISHED_PATIENCE);
         for _ in 0..Self::TRIES {
-            match SharedMemory::create_new(name, options.size, options.mode) {
+            match SharedMemory::create_empty(name, options.mode) {
                 Ok(segment) => match Self::build(segment, &header, &options)? {
                     Some(memory) => return Ok(memory),
                     None => continue,
@@ -324,11 +323,7 @@ impl Memory {
                 Err(error) if error.is_already_exists() => {}
                 Err(error) => return Err(error.into()),
             }
-            let segment = match SharedMemory::open(name) {
-                Err(error) if error.is_not_found() => continue,
-                opened => opened?,
-            };
-            if let Some(memory) = Self::adopt(segment, options.open, patience)? {
+            if let Some(memory) = Self::adopt(name, options.open)? {
                 return Ok(memory);
             }
         }
@@ -338,38 +333,49 @@ impl Memory {
     }
 
     /// Attaches to a segment whose creator may be at work. `None`: it was
-    /// abandoned, and is removed.
-    fn adopt(
-        segment: SharedMemory,
-        options: OpenOptions,
-        patience: Deadline,
-    ) -> Result<Option<Self>, Error> {
-        let name = segment.name().to_owned();
-        let identity = segment.identity();
-        let mut segment = segment;
+    /// abandoned and is removed, or replaced.
+    ///
+    /// A Rust creator holds the lock from its first moment; one of another
+    /// implementation shows that it lives by filling the segment.
+    fn adopt(name: &str, options: OpenOptions) -> Result<Option<Self>, Error> {
+        let mut seen = None;
+        let mut patience = Deadline::after(Self::UNFINISHED_PATIENCE);
+        let limit = Deadline::after(Self::LOCK_PATIENCE);
         loop {
-            match Self::attach(segment, options) {
-                Err(Error::Unfinished { .. }) => {}
-                done => return done.map(Some),
-            }
-            // Its length may have changed since: open it anew.
-            segment = match SharedMemory::open(&name) {
+            // Anew each time: its length may have changed since.
+            let segment = match SharedMemory::open(name) {
                 Err(error) if error.is_not_found() => return Ok(None),
                 opened => opened?,
             };
-            if segment.identity() != identity {
-                return Ok(None);
+            let now = (segment.identity(), segment.len(), segment.allocated()?);
+            if seen != Some(now) {
+                patience = Deadline::after(Self::UNFINISHED_PATIENCE);
+                if seen.is_some_and(|(identity, ..)| identity != now.0) {
+                    return Ok(None);
+                }
+                seen = Some(now);
             }
             if patience.expired() {
-                // Who builds holds the lock all the time.
-                if let Some(_lock) = segment.lock(Deadline::now())? {
-                    let mut magic = [0; 4];
-                    segment.peek(&mut magic)?;
-                    if magic == [0; 4] {
+                let lock = segment.lock(Deadline::now())?;
+                let mut magic = [0; 4];
+                segment.peek(&mut magic)?;
+                match lock {
+                    Some(_lock) if magic == [0; 4] => {
                         segment.unlink()?;
                         return Ok(None);
                     }
+                    None if limit.expired() => {
+                        return Err(Error::Busy {
+                            segment: name.into(),
+                            seconds: Self::LOCK_PATIENCE.as_secs(),
+                        });
+                    }
+                    _ => {}
                 }
+            }
+            match Self::attach(segment, options) {
+                Err(Error::Unfinished { .. }) => {}
+                done => return done.map(Some),
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -444,42 +450,57 @@ impl Memory {
         }
     }
 
-    /// Writes the table of a segment that this process just created. `None`:
-    /// another process was first.
+    /// Sizes a segment that this process just created, and writes its table.
+    /// `None`: another process took it for abandoned, or was first.
     fn build(
         segment: SharedMemory,
         header: &TableHeader,
         options: &MemoryOptions,
     ) -> Result<Option<Self>, Error> {
-        {
-            let Some(_lock) = segment.lock(Deadline::after(Self::LOCK_PATIENCE))? else {
-                return Err(Error::Busy {
-                    segment: segment.name().into(),
-                    seconds: Self::LOCK_PATIENCE.as_secs(),
-                });
-            };
-            if !segment.is_linked()? {
-                return Ok(None);
+        match Self::fill(&segment, header, options) {
+            Ok(true) => Self::attach(segment, options.open).map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => {
+                // Nobody can use it; the error that matters is the first.
+                let _ = segment.unlink();
+                Err(error)
             }
-            let region = Region::map(&segment)?;
-            let failed = |_| Error::Unfinished {
-                segment: segment.name().into(),
-            };
-            let magic = region.word32(header_offset::MAGIC).map_err(failed)?;
-            // Acquire: pairs with the release below, by whoever was first.
-            if magic.load(Ordering::Acquire) != 0 {
-                return Ok(None);
-            }
-            let bytes = header.to_bytes();
-            let rest = header_offset::VERSION;
-            let table = region
-                .bytes(rest, bytes.len() - rest)
-                .and_then(|table| table.write(0, &bytes[rest..]));
-            table.map_err(|error| failed(error.into()))?;
-            // Release: who sees the magic sees the table.
-            magic.store(header.magic.get(), Ordering::Release);
         }
-        Self::attach(segment, options.open).map(Some)
+    }
+
+    /// Whether the segment is still ours to fill, and filled.
+    fn fill(
+        segment: &SharedMemory,
+        header: &TableHeader,
+        options: &MemoryOptions,
+    ) -> Result<bool, Error> {
+        // Before it has a length: who finds it unfinished sees that we live.
+        let Some(_lock) = segment.lock(Deadline::after(Self::LOCK_PATIENCE))? else {
+            return Err(Error::Busy {
+                segment: segment.name().into(),
+                seconds: Self::LOCK_PATIENCE.as_secs(),
+            });
+        };
+        let mut there = [0; 4];
+        segment.peek(&mut there)?;
+        if there != [0; 4] || !segment.is_linked()? {
+            return Ok(false);
+        }
+        segment.allocate(options.size)?;
+        let region = Region::map(segment)?;
+        let failed = |_| Error::Unfinished {
+            segment: segment.name().into(),
+        };
+        let magic = region.word32(header_offset::MAGIC).map_err(failed)?;
+        let bytes = header.to_bytes();
+        let rest = header_offset::VERSION;
+        let table = region
+            .bytes(rest, bytes.len() - rest)
+            .and_then(|table| table.write(0, &bytes[rest..]));
+        table.map_err(|error| failed(error.into()))?;
+        // Release: who sees the magic sees the table.
+        magic.store(header.magic.get(), Ordering::Release);
+        Ok(true)
     }
 
     fn attach(segment: SharedMemory, options: OpenOptions) -> Result<Self, Error> {
@@ -668,11 +689,12 @@ impl Memory {
             },
             segment: self.0.name.clone(),
         };
-        let count = self.count();
         let (index, _) = self.find(name).ok_or_else(not_found)?;
+        let count = self.count();
         let at = |index: u32| entry_at(index) as usize;
-        // Unfindable first, so that no name ever leads to another's bytes; each
-        // later entry is overwritten only when it stands one place before.
+        // A place has no name while its other bytes change, so that no name
+        // ever leads to another's bytes; each entry is overwritten only when it
+        // stands one place before.
         self.write_table(at(index), &[0])?;
         for later in index + 1..count {
             let Some(entry) = self.entry(later) else {
@@ -680,7 +702,12 @@ impl Memory {
             };
             let bytes = entry.to_bytes();
             let target = at(later - 1);
+            self.write_table(target, &[0])?;
+            // Release: pairs with the acquire fence in `entry`: who reads what
+            // is stored next sees the place nameless.
+            fence(Ordering::Release);
             self.write_table(target + NAME_SIZE, &bytes[NAME_SIZE..])?;
+            fence(Ordering::Release);
             self.write_table(target, &bytes[..NAME_SIZE])?;
         }
         // Release: pairs with the acquire in `count`.
@@ -695,10 +722,24 @@ impl Memory {
         self.0.count.load(Ordering::Acquire).min(self.0.slots)
     }
 
+    /// Copies an entry, as it stood at one moment if it stands still at all.
     fn entry(&self, index: u32) -> Option<Entry> {
-        let mut bytes = [0; ENTRY_SIZE as usize];
+        const LOOKS: u32 = 100;
         let at = entry_at(index) as usize;
-        self.0.table.read(at, &mut bytes).ok()?;
+        let read = || {
+            let mut bytes = [0; ENTRY_SIZE as usize];
+            self.0.table.read(at, &mut bytes).ok().map(|()| bytes)
+        };
+        let mut bytes = read()?;
+        for _ in 0..LOOKS {
+            // Acquire: pairs with the release fences in `remove`.
+            fence(Ordering::Acquire);
+            let again = read()?;
+            if again == bytes {
+                break;
+            }
+            bytes = again;
+        }
         Some(zerocopy::transmute!(bytes))
     }
 
@@ -778,15 +819,13 @@ impl Memory {
     fn block(&self, label: Label, extent: Extent, room: u64) -> Block {
         // The spare slot: the table's last.
         let spare = entry_at(self.0.slots - 1) as usize + entry_offset::NAME;
-        let bucket = (extent.offset / 8 % 4) as usize;
-        let word = |index: usize| {
-            self.0
-                .options
-                .native_marks
-                .then(|| self.0.region.word32(spare + 4 * index).ok())
-                .flatten()
-        };
-        let entries = || self.0.count.clone();
+        let word = self
+            .0
+            .options
+            .native_marks
+            .then(|| self.0.region.word64(spare).ok())
+            .flatten();
+        let spare = word.map_or(Spare::none(), Spare::new);
         Block {
             region: self.0.region.clone(),
             offset: extent.offset as usize,
@@ -794,12 +833,8 @@ impl Memory {
             label,
             waiter: self.0.waiter,
             patience: self.0.options.patience,
-            bell: word(bucket).map_or(Bell::none(), |word| {
-                Bell::new(word, entries(), self.0.slots)
-            }),
-            epoch: word(4 + bucket).map_or(Epoch::none(), |word| {
-                Epoch::new(word, entries(), self.0.slots)
-            }),
+            bell: spare.bell(extent.offset / 8),
+            spare,
             marks: self.0.options.native_marks,
             room: room as usize,
         }
@@ -1012,13 +1047,14 @@ impl Memory {
     }
 }
 
-/// Clears a new entry's bytes: an insertion that failed may have left some.
+/// Clears a new entry's bytes and the padding after them: an insertion that
+/// failed, or a segment that C made anew, may have left some.
 fn zero(block: &Block) -> Result<(), Error> {
     const CHUNK: usize = 1 << 16;
     static ZEROS: [u8; CHUNK] = [0; CHUNK];
     let mut at = 0;
-    while at < block.size {
-        let part = CHUNK.min(block.size - at);
+    while at < block.room {
+        let part = CHUNK.min(block.room - at);
         block.fill(at as u64, &ZEROS[..part])?;
         at += part;
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 use polyshm_platform::{Bytes, Word32, Word64, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{ImageError, PoolLayout, pool};
-use std::marker::PhantomData;
+use std::{collections::HashSet, marker::PhantomData};
 
 /// A fixed number of blocks that any process can take and give back.
 ///
@@ -97,7 +97,7 @@ impl<T: Element> Pool<T> {
     pub(crate) fn init(block: &Block, layout: &PoolLayout) -> Result<Self, Error> {
         block.fill(0, &layout.header().to_bytes())?;
         let made = Self::over(block, layout)?;
-        made.link(|_| true);
+        made.link(0, |_| true);
         Ok(made)
     }
 
@@ -329,11 +329,13 @@ impl<T: Element> Pool<T> {
     ///
     /// Only while nobody else takes blocks or gives them back.
     pub fn repair(&self, in_use: &[u32]) {
-        self.link(|index| !in_use.contains(&index));
+        let in_use: HashSet<u32> = in_use.iter().copied().collect();
+        self.link(1, |index| !in_use.contains(&index));
     }
 
-    /// Links the blocks that are free, in order.
-    fn link(&self, is_free: impl Fn(u32) -> bool) {
+    /// Links the blocks that are free, in order, in a generation after the
+    /// present one.
+    fn link(&self, later: u32, is_free: impl Fn(u32) -> bool) {
         let (generation, _) = pool::split(self.head.load(Ordering::Relaxed));
         let mut after = pool::NULL;
         let mut free = 0;
@@ -345,8 +347,9 @@ impl<T: Element> Pool<T> {
         }
         self.allocated
             .store(self.capacity() - free, Ordering::Relaxed);
-        // A fresh pool starts at generation 0.
-        self.head
-            .store(pool::head(generation, after), Ordering::Release);
+        self.head.store(
+            pool::head(generation.wrapping_add(later), after),
+            Ordering::Release,
+        );
     }
 }

@@ -38,8 +38,7 @@ pub(crate) struct RawQueue {
 pub struct Repair {
     /// Elements that are there now.
     pub kept: u32,
-    /// Elements that a process had half-stored; they are lost. One that a
-    /// consumer had taken out and not yet copied is lost with it and not counted.
+    /// Elements that a process had half-stored; they are lost.
     pub dropped: u32,
 }
 
@@ -272,6 +271,18 @@ impl RawQueue {
         deadline: Deadline,
         closed: impl Fn() -> bool,
     ) -> Result<(), OpError> {
+        self.push_gated(element, attempt, deadline, closed, || true)
+    }
+
+    /// As [`RawQueue::push_until`], only while the gate is open.
+    pub(crate) fn push_gated(
+        &self,
+        element: &[u8],
+        attempt: &'static str,
+        deadline: Deadline,
+        closed: impl Fn() -> bool,
+        gate: impl Fn() -> bool,
+    ) -> Result<(), OpError> {
         let full =
             |head: u32, tail: u32| (tail.wrapping_sub(head) >= self.capacity()).then_some(head);
         self.wait(
@@ -279,7 +290,7 @@ impl RawQueue {
             attempt,
             deadline,
             &closed,
-            || !closed() && self.try_push(element),
+            || !closed() && gate() && self.try_push(element),
             full,
         )
     }
@@ -314,10 +325,10 @@ impl RawQueue {
         mut go: impl FnMut() -> bool,
         idle: impl Fn(u32, u32) -> Option<u32>,
     ) -> Result<(), OpError> {
-        // Since when a slot that is needed is half-changed.
+        // Since when the slot of a position that is needed is half-changed.
         let since: Cell<Option<(u32, Instant)>> = Cell::new(None);
         let stuck = |bears: Duration| match since.get() {
-            Some((slot, start)) if start.elapsed() >= bears => Some(slot),
+            Some((at, start)) if start.elapsed() >= bears => Some(at & self.mask),
             _ => None,
         };
         let look = || {
@@ -340,9 +351,9 @@ impl RawQueue {
                 return Ok(Look::Sleep(expected));
             }
             // Another process is between claiming and publishing.
-            let slot = self.half_changed(&idle);
-            if since.get().map(|(seen, _)| seen) != slot {
-                since.set(slot.map(|slot| (slot, Instant::now())));
+            let at = self.half_changed(&idle);
+            if since.get().map(|(seen, _)| seen) != at {
+                since.set(at.map(|at| (at, Instant::now())));
             }
             Ok(Look::Nap)
         };
@@ -369,13 +380,12 @@ impl RawQueue {
         }
     }
 
-    /// The slot that keeps a push or a pop back although the counters promise
-    /// success.
+    /// The position that keeps a push or a pop back although the counters
+    /// promise success.
     fn half_changed(&self, idle: &impl Fn(u32, u32) -> Option<u32>) -> Option<u32> {
         let tail = self.tail.load(Ordering::Acquire);
         let head = self.head.load(Ordering::Acquire);
-        let used = tail.wrapping_sub(head);
-        if idle(head, tail).is_some() || used > 1 << 31 {
+        if idle(head, tail).is_some() {
             return None;
         }
         // A consumer waits for the head's slot, a producer for the tail's.
@@ -384,49 +394,62 @@ impl RawQueue {
         } else {
             (tail, 0)
         };
-        let index = at & self.mask;
-        let lead = self
-            .seq
-            .load(index as usize, Ordering::Acquire)
-            .wrapping_sub(at.wrapping_add(ready));
-        (lead.cast_signed() < 0).then_some(index)
+        let seq = self.seq.load((at & self.mask) as usize, Ordering::Acquire);
+        (seq != at.wrapping_add(ready)).then_some(at)
     }
 
     /// Puts the queue in order; nobody else may use it meanwhile.
     pub(crate) fn repair(&self) -> Repair {
         let tail = self.tail.load(Ordering::Acquire);
         let head = self.head.load(Ordering::Acquire);
-        let used = tail.wrapping_sub(head).min(self.capacity());
-        let mut element = vec![0; self.elem_size];
-        let mut kept = 0;
         let slot = |at: u32| (at & self.mask) as usize;
         // Relaxed throughout: nobody else is there.
         let whole = |at: u32| self.seq.load(slot(at), Ordering::Relaxed) == at.wrapping_add(1);
-        for at in (0..used).map(|i| head.wrapping_add(i)) {
-            if !whole(at) {
-                continue;
+        // The lap that ends at the tail. Before the head lies what consumers
+        // had claimed and not yet freed when they died: nobody has got it.
+        let lap = || {
+            (0..self.capacity())
+                .rev()
+                .map(|back| tail.wrapping_sub(back + 1))
+        };
+        let used = tail.wrapping_sub(head).min(self.capacity());
+        let start = lap().find(|&at| whole(at)).map_or(head, |first| {
+            let from_head = tail.wrapping_sub(head).min(self.capacity());
+            let from_first = tail.wrapping_sub(first);
+            if from_first > from_head {
+                first
+            } else {
+                tail.wrapping_sub(from_head)
             }
-            let to = head.wrapping_add(kept);
-            if to != at
-                && self
-                    .data
-                    .read(slot(at) * self.elem_size, &mut element)
-                    .is_ok()
-            {
-                self.put(to, &element);
+        });
+        let mut element = vec![0; self.elem_size];
+        let mut kept = 0;
+        let mut at = start;
+        while at != tail {
+            if whole(at) {
+                let to = start.wrapping_add(kept);
+                if to != at
+                    && self
+                        .data
+                        .read(slot(at) * self.elem_size, &mut element)
+                        .is_ok()
+                {
+                    self.put(to, &element);
+                }
+                kept += 1;
             }
-            kept += 1;
+            at = at.wrapping_add(1);
         }
-        let end = head.wrapping_add(kept);
-        for at in (kept..self.capacity()).map(|i| head.wrapping_add(i)) {
+        let end = start.wrapping_add(kept);
+        for at in (kept..self.capacity()).map(|i| start.wrapping_add(i)) {
             self.seq.store(slot(at), at, Ordering::Relaxed);
         }
+        self.head.store(start, Ordering::Release);
         self.tail.store(end, Ordering::Release);
-        self.tail.wake(u32::MAX);
-        self.head.wake(u32::MAX);
+        self.wake_all();
         Repair {
             kept,
-            dropped: used - kept,
+            dropped: used.saturating_sub(kept),
         }
     }
 
@@ -661,7 +684,8 @@ impl<T: Element> Queue<T> {
     }
 
     /// Restores service after a process died half-way through a push or a pop.
-    /// Complete elements are kept in order, half-changed slots dropped.
+    /// Complete elements are kept in order, also those that a consumer had claimed
+    /// and not freed when it died; half-stored ones are dropped.
     ///
     /// Only while nobody else uses the queue: the format has no way to keep
     /// others out.

@@ -31,6 +31,10 @@ pub(crate) struct RawRing {
     /// The other side's position as last seen; the true one is not before it.
     seen_read: u64,
     seen_write: u64,
+    /// Where this handle left its own position. Found elsewhere, another handle
+    /// was at work or reset the ring, and what was seen is void.
+    left_write: u64,
+    left_read: u64,
     block: Block,
 }
 
@@ -69,7 +73,7 @@ impl RawRing {
         let read = raw.read_pos.load(Ordering::Acquire);
         let written = raw.write_pos.load(Ordering::Acquire);
         layout
-            .used(written.max(read), read)
+            .used(written, read)
             .map_err(|source| block.mismatch(source))?;
         Ok(raw)
     }
@@ -85,6 +89,8 @@ impl RawRing {
             elem_size: layout.elem_size as usize,
             seen_read: read_pos.load(Ordering::Acquire),
             seen_write: write_pos.load(Ordering::Acquire),
+            left_write: write_pos.load(Ordering::Relaxed),
+            left_read: read_pos.load(Ordering::Relaxed),
             read_pos,
             write_pos,
             block: block.clone(),
@@ -114,6 +120,10 @@ impl RawRing {
     pub(crate) fn write(&mut self, from: &[u8], elem: usize, all: bool) -> usize {
         // Relaxed: only this side stores it.
         let at = self.write_pos.load(Ordering::Relaxed);
+        if at != self.left_write {
+            self.seen_read = self.read_pos.load(Ordering::Acquire);
+            self.left_write = at;
+        }
         let room = |read: u64| {
             let used = at.wrapping_sub(read);
             // A damaged distance leaves no room.
@@ -137,8 +147,8 @@ impl RawRing {
             .and_then(|()| self.data.write(0, &from[first..count]));
         debug_assert!(stored.is_ok());
         // Release: pairs with the acquire in `read`.
-        self.write_pos
-            .store(at.wrapping_add(count as u64), Ordering::Release);
+        self.left_write = at.wrapping_add(count as u64);
+        self.write_pos.store(self.left_write, Ordering::Release);
         // A store is no barrier: without it the consumer's count of itself
         // and our look at it could miss each other.
         fence(Ordering::SeqCst);
@@ -152,6 +162,10 @@ impl RawRing {
     pub(crate) fn read(&mut self, into: &mut [u8], elem: usize, keep: bool) -> usize {
         // Relaxed: only this side stores it.
         let at = self.read_pos.load(Ordering::Relaxed);
+        if at != self.left_read {
+            self.seen_write = self.write_pos.load(Ordering::Acquire);
+            self.left_read = at;
+        }
         let there = |written: u64| {
             let used = written.wrapping_sub(at);
             // A damaged distance has nothing to read.
@@ -179,8 +193,8 @@ impl RawRing {
         debug_assert!(loaded.is_ok());
         if !keep {
             // Release: pairs with the acquire in `write`: our copy is over.
-            self.read_pos
-                .store(at.wrapping_add(count as u64), Ordering::Release);
+            self.left_read = at.wrapping_add(count as u64);
+            self.read_pos.store(self.left_read, Ordering::Release);
             // As in `write`.
             fence(Ordering::SeqCst);
             self.block.bell.ring(&self.read, 1);
@@ -259,6 +273,7 @@ impl RawRing {
         self.write_pos.store(0, Ordering::Release);
         self.read_pos.store(0, Ordering::Release);
         (self.seen_read, self.seen_write) = (0, 0);
+        (self.left_read, self.left_write) = (0, 0);
         self.wake_all();
     }
 }

@@ -297,8 +297,7 @@ impl RawStack {
             // Relaxed throughout: nobody else is there.
             let state = self.state.load(slot as usize, Ordering::Relaxed);
             // A peek or pop that ended half-way has not taken the element away.
-            let whole = matches!(state, stack::READY | stack::READING) && slot < used
-                || state == stack::READY;
+            let whole = matches!(state, stack::READY | stack::READING);
             if whole {
                 let from = slot as usize * self.elem_size;
                 let to = kept as usize * self.elem_size;

@@ -13,6 +13,7 @@ use polyshm_wire::zeroipc::{
     Dialect, KeyKind, MapLayout, SetLayout, key_hash, keys_equal,
     map::{DELETED, EMPTY, INSERTING, OCCUPIED},
 };
+use std::time::Duration;
 
 /// Open addressing over bytes: keys with values of any size, also none.
 #[derive(Clone, Debug)]
@@ -178,7 +179,7 @@ impl RawTable {
     /// read it before and then reads what is stored next sees it changed, by
     /// the acquire fence in `find` that this release fence pairs with.
     fn overwrite(&self) {
-        self.block.epoch.advance();
+        self.block.spare.advance();
         fence(Ordering::Release);
     }
 
@@ -205,7 +206,13 @@ impl RawTable {
             let mut again = 0;
             loop {
                 // Acquire: pairs with the release of the slot's last user.
-                let settled = settle(self.block.patience, || {
+                // One patience for the whole walk: a damaged table may have
+                // many such slots.
+                let patience = match stuck {
+                    None => self.block.patience,
+                    Some(_) => Duration::ZERO,
+                };
+                let settled = settle(patience, || {
                     let state = self.state.load(slot as usize, Ordering::Acquire);
                     (state != INSERTING).then_some(state)
                 });
@@ -259,7 +266,7 @@ impl RawTable {
                 return if ours { Step::End(()) } else { Step::On };
             }
             // Before the key is read: what is overwritten since then shows.
-            let epoch = self.block.epoch.now();
+            let epoch = self.block.spare.epoch();
             let before = self.state.load(slot as usize, Ordering::Acquire) == OCCUPIED
                 && self.holds(slot, key, scratch);
             self.value(slot, value);
@@ -270,7 +277,7 @@ impl RawTable {
             // that was read was stored after it, the epoch is seen changed.
             fence(Ordering::Acquire);
             let still = self.state.load(slot as usize, Ordering::Relaxed) == OCCUPIED
-                && self.block.epoch.now() == epoch;
+                && self.block.spare.epoch() == epoch;
             match (before && after, still) {
                 (true, true) => Step::End(()),
                 (false, true) if before == after => Step::On,
@@ -367,8 +374,8 @@ impl RawTable {
     }
 
     /// Whether no equal key stands before `slot`; equal ones after it are
-    /// erased. Slots that are being changed are left to who changes them: it
-    /// looks as well.
+    /// erased. Slots before it that are being changed are waited for; those
+    /// after it are left to who inserts there, since that one looks as well.
     fn is_the_first(&self, own: u32, key: &[u8], scratch: &mut [u8]) -> bool {
         let capacity = u64::from(self.shape.capacity);
         let hash = key_hash(self.shape.dialect, self.shape.kind, key);
@@ -379,8 +386,14 @@ impl RawTable {
                 before = false;
                 continue;
             }
-            // Acquire: pairs with the release that published the slot's key.
-            match self.state.load(slot as usize, Ordering::Acquire) {
+            // Who has a slot does not wait meanwhile, so this comes to an end.
+            let state = if before {
+                self.settled(slot).unwrap_or(INSERTING)
+            } else {
+                // Acquire: pairs with the release that published the slot's key.
+                self.state.load(slot as usize, Ordering::Acquire)
+            };
+            match state {
                 EMPTY => break,
                 OCCUPIED if self.holds(slot, key, scratch) => {
                     if before {
@@ -394,18 +407,34 @@ impl RawTable {
         true
     }
 
+    /// The state of a slot once nobody is changing it.
+    fn settled(&self, slot: u32) -> Option<u32> {
+        settle(self.block.patience, || {
+            // Acquire: pairs with the release of the slot's last user.
+            let state = self.state.load(slot as usize, Ordering::Acquire);
+            (state != INSERTING).then_some(state)
+        })
+    }
+
     /// Erases a slot if the key still stands in it.
     fn erase_slot(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
-        if !self.claim(slot, OCCUPIED) {
-            return false;
+        for _ in 0..AGAIN {
+            if self.settled(slot) != Some(OCCUPIED) {
+                return false;
+            }
+            if !self.claim(slot, OCCUPIED) {
+                // A reader or updater has it for a moment.
+                continue;
+            }
+            let ours = self.holds(slot, key, scratch);
+            if ours {
+                // Relaxed: a statistic.
+                self.size.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.release(slot, if ours { DELETED } else { OCCUPIED });
+            return ours;
         }
-        let ours = self.holds(slot, key, scratch);
-        if ours {
-            // Relaxed: a statistic.
-            self.size.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.release(slot, if ours { DELETED } else { OCCUPIED });
-        ours
+        false
     }
 
     /// Erases a key; whether it was there.
@@ -427,25 +456,29 @@ impl RawTable {
     pub(crate) fn for_each(&self, key_size: usize, mut visit: impl FnMut(&[u8], &[u8])) {
         let mut key = vec![0; key_size];
         let mut value = vec![0; self.shape.value_size];
+        let mut patience = self.block.patience;
         for slot in 0..self.shape.capacity {
-            let copied = settle(self.block.patience, || {
+            let copied = settle(patience, || {
                 // Acquire: pairs with the release of the slot's last user.
                 match self.state.load(slot as usize, Ordering::Acquire) {
                     OCCUPIED => {}
                     INSERTING => return None,
                     _ => return Some(false),
                 }
-                let epoch = self.block.epoch.now();
+                let epoch = self.block.spare.epoch();
                 self.key(slot, &mut key);
                 self.value(slot, &mut value);
                 // Acquire: as in `find`.
                 fence(Ordering::Acquire);
                 let still = self.state.load(slot as usize, Ordering::Relaxed) == OCCUPIED
-                    && self.block.epoch.now() == epoch;
+                    && self.block.spare.epoch() == epoch;
                 still.then_some(true)
             });
-            if copied == Some(true) {
-                visit(&key, &value);
+            match copied {
+                Some(true) => visit(&key, &value),
+                Some(false) => {}
+                // As in `walk`.
+                None => patience = Duration::ZERO,
             }
         }
     }

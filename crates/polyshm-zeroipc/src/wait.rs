@@ -120,11 +120,15 @@ fn nap(until: Deadline) {
     }
 }
 
-/// Waits for something short that another process is in the middle of: some
-/// spins, then yields, until `patience` is over, or at least some looks.
-/// `None`: it stays so.
+/// Waits for something short that another process is in the middle of, until
+/// `patience` is over: some spins, some yields, then naps. `None`: it stays so.
+///
+/// Naps and not only yields: a scheduler may put who yields again and again
+/// behind everybody else, for longer than any patience.
 pub(crate) fn settle<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     const SPINS: u32 = 64;
+    const YIELDS: u32 = 4;
+    const FIRST_NAP: Duration = Duration::from_micros(20);
     if cfg!(loom) {
         // Each turn explores another interleaving; more would not end.
         return (0..3).find_map(|_| {
@@ -135,23 +139,30 @@ pub(crate) fn settle<T>(patience: Duration, mut look: impl FnMut() -> Option<T>)
             found
         });
     }
-    if let Some(found) = (0..SPINS).find_map(|_| {
-        spin_loop();
-        look()
-    }) {
-        return Some(found);
+    if patience.is_zero() {
+        return look();
+    }
+    for round in 0..SPINS + YIELDS {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if round < SPINS {
+            spin_loop();
+        } else {
+            yield_now();
+        }
     }
     let end = Deadline::after(patience);
+    let mut pause = FIRST_NAP;
     loop {
-        if let Some(found) = (0..SPINS).find_map(|_| {
-            yield_now();
-            look()
-        }) {
+        if let Some(found) = look() {
             return Some(found);
         }
         if end.expired() {
             return None;
         }
+        nap(end.at_most(pause));
+        pause = (pause * 2).min(FIRST_SLICE);
     }
 }
 

@@ -49,6 +49,10 @@ impl Segment {
         match self.0 {}
     }
 
+    pub(crate) fn allocated(&self) -> io::Result<u64> {
+        match self.0 {}
+    }
+
     pub(crate) fn peek(&self, _into: &mut [u8]) -> io::Result<usize> {
         match self.0 {}
     }

@@ -226,10 +226,11 @@ impl Barrier {
             // with the last arrival. Nobody has arrived.
             let counted = arrived.max(0).saturating_add(1);
             if counted > self.participants {
-                // Another implementation is between its two stores.
+                // Another implementation is between its two stores: the
+                // generation comes last.
                 let moved = settle(self.block.patience, || {
                     let now = self.both.load(Ordering::Relaxed);
-                    (now != both).then_some(now)
+                    (split(now).1 != generation).then_some(now)
                 });
                 tries += 1;
                 match moved {
@@ -263,19 +264,18 @@ impl Barrier {
             if now != generation {
                 return Ok(true);
             }
-            if arrived >= self.participants {
-                // The last one of another implementation has come and is about
-                // to say so.
+            if arrived >= self.participants || arrived <= 0 {
+                // The last one of another implementation has come, and is
+                // about to say so; or somebody took our arrival back.
                 let moved = settle(self.block.patience, || {
                     let now = self.both.load(Ordering::Acquire);
-                    (now != both).then_some(now)
+                    (split(now).1 != generation).then_some(())
                 });
-                both = moved.ok_or_else(|| self.damaged(arrived))?;
-                continue;
-            }
-            if arrived <= 0 {
-                // Somebody took it back for us.
-                return Ok(false);
+                return match moved {
+                    Some(()) => Ok(true),
+                    None if arrived <= 0 => Ok(false),
+                    None => Err(self.damaged(arrived)),
+                };
             }
             match self.change(both, join(arrived - 1, generation)) {
                 Ok(()) => return Ok(false),

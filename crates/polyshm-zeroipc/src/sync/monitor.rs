@@ -195,8 +195,8 @@ impl Monitor {
 
     /// Wakes one waiter, if there is one that is not about to wake already.
     pub fn notify_one(&self) {
+        self.note();
         if self.condition.value() < self.waiting() {
-            self.note();
             // Far below the limit of the count.
             let _ = self.condition.release(1);
         }
@@ -204,9 +204,9 @@ impl Monitor {
 
     /// Wakes all waiters.
     pub fn notify_all(&self) {
-        let missing = self.waiting() - self.condition.value();
+        self.note();
+        let missing = self.waiting().saturating_sub(self.condition.value());
         if missing > 0 {
-            self.note();
             let _ = self.condition.release(missing);
         }
     }
@@ -314,7 +314,7 @@ impl MonitorGuard<'_> {
         let monitor = self.monitor;
         // Permits that nobody waited for would wake us for nothing.
         if monitor.waiting() <= 0 {
-            while monitor.condition.try_acquire() {}
+            monitor.condition.drain();
         }
         // Relaxed: under the mutex, whose release publishes it.
         monitor.count.fetch_add(1, Ordering::Relaxed);

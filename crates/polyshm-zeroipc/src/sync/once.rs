@@ -209,7 +209,8 @@ impl Once {
     ///
     /// # Errors
     ///
-    /// [`OpError::Timeout`] or [`OpError::HolderUnknown`].
+    /// [`OpError::HolderDied`], [`OpError::Timeout`] or
+    /// [`OpError::HolderUnknown`].
     pub fn wait_within(&self, deadline: impl Into<Deadline>) -> Result<(), OpError> {
         self.settle(WAIT, deadline.into(), false).map(|_| ())
     }
@@ -276,7 +277,20 @@ impl Once {
                 Err(found) => Look::Sleep(found),
             })
         };
-        let check = || Ok((run && self.take_over()).then_some(Some(OnceRun { recovered: true })));
+        let check = || {
+            if run {
+                let ours = self.take_over();
+                return Ok(ours.then_some(Some(OnceRun { recovered: true })));
+            }
+            match self.dead_runner() {
+                None => Ok(None),
+                Some(_) => Err(OpError::HolderDied {
+                    attempt,
+                    on: self.block.label.clone(),
+                    hint: "call it: the next call runs",
+                }),
+            }
+        };
         let done = Wait::new(&self.state, Sleepers::Bell(&self.block.bell), look, check)
             .run(self.block.waiter, deadline)?;
         done.ok_or_else(|| {
@@ -297,15 +311,21 @@ impl Once {
         })
     }
 
-    fn take_over(&self) -> bool {
-        let Some(word) = &self.mark else { return false };
-        let mark = word.load(Ordering::Relaxed);
-        mark != 0
+    /// The mark of a process that died while it ran.
+    fn dead_runner(&self) -> Option<u32> {
+        let mark = self.mark.as_ref()?.load(Ordering::Relaxed);
+        let dead = mark != 0
             && !process::is_alive_marked(mark)
-            && self.state.load(Ordering::Acquire) == once::EXECUTING
-            // AcqRel: of several that see it dead one wins.
-            && word
-                .compare_exchange(mark, self.own, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+            && self.state.load(Ordering::Acquire) == once::EXECUTING;
+        dead.then_some(mark)
+    }
+
+    fn take_over(&self) -> bool {
+        let (Some(word), Some(mark)) = (&self.mark, self.dead_runner()) else {
+            return false;
+        };
+        // AcqRel: of several that see it dead one wins.
+        word.compare_exchange(mark, self.own, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 }

@@ -345,9 +345,21 @@ impl RwLock {
             // Before it stops to count; as above.
             registry.leave();
         }
-        // Release: pairs with the acquire of the writer that waits for 0.
-        let before = self.readers.fetch_sub(1, Ordering::Release);
-        if before.cast_signed() <= 1 {
+        let mut readers = self.readers.load(Ordering::Relaxed);
+        // Not below 0: somebody may have forced us out.
+        while readers.cast_signed() > 0 {
+            // Release: pairs with the acquire of the writer that waits for 0.
+            match self.readers.compare_exchange(
+                readers,
+                readers - 1,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(found) => readers = found,
+            }
+        }
+        if readers.cast_signed() <= 1 {
             self.block.bell.ring(&self.readers, u32::MAX);
         }
     }

@@ -93,6 +93,21 @@ impl RawSemaphore {
         false
     }
 
+    /// Takes all that are there.
+    pub(crate) fn drain(&self) {
+        let mut count = self.count.load(Ordering::Relaxed);
+        while count.cast_signed() > 0 {
+            // Acquire: as in `try_acquire`.
+            match self
+                .count
+                .compare_exchange(count, 0, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(found) => count = found,
+            }
+        }
+    }
+
     /// Waits for one; `Ok(false)`: the deadline passed. `check` may end the wait
     /// otherwise, or have the caller own one by another way (`Some`).
     pub(crate) fn acquire_until(

@@ -105,6 +105,11 @@ impl Segment {
         Ok(self.0.metadata()?.len())
     }
 
+    /// By the blocks of 512 bytes that `stat` counts.
+    pub(crate) fn allocated(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks().saturating_mul(512))
+    }
+
     pub(crate) fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
         self.0.read_at(into, 0)
     }
