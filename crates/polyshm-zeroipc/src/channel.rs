@@ -35,7 +35,8 @@ use std::{marker::PhantomData, sync::Arc};
 ///
 /// **Death.** A sender that died has sent a message or not. In a rendezvous the
 /// turn of a dead Rust sender or receiver passes on to the next one; a message
-/// that a receiver had taken when it died is lost with it. A time-out takes an
+/// that a receiver was copying when it died is received by the next one, or comes
+/// back to its sender with [`OpError::HolderDied`]. A time-out takes an
 /// unbuffered message back, unless a Rust receiver is just taking it; a receiver
 /// of another implementation may have it all the same.
 ///

@@ -159,6 +159,13 @@ impl RawTable {
         keys_equal(self.shape.dialect, self.shape.kind, key, scratch)
     }
 
+    /// As [`RawTable::holds`], to the byte: +0 and -0 are equal, but have homes
+    /// of their own, and are no duplicates.
+    fn holds_bytes(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
+        self.key(slot, scratch);
+        key == scratch
+    }
+
     /// Takes a slot from a settled state; nobody else changes it until it is
     /// released.
     fn claim(&self, slot: u32, from: u32) -> bool {
@@ -395,7 +402,7 @@ impl RawTable {
             };
             match state {
                 EMPTY => break,
-                OCCUPIED if self.holds(slot, key, scratch) => {
+                OCCUPIED if self.holds_bytes(slot, key, scratch) => {
                     if before {
                         return false;
                     }

@@ -79,10 +79,12 @@ impl Monitor {
 
     fn names(name: &str) -> Result<[String; 4], Error> {
         let derived = |suffix| Memory::derived(Self::WHAT, name, suffix);
+        // The longest first: its error says the true limit.
+        let count = derived(suffix::MONITOR_COUNT)?;
         Ok([
             derived(suffix::MONITOR_MUTEX)?,
             derived(suffix::MONITOR_CONDITION)?,
-            derived(suffix::MONITOR_COUNT)?,
+            count,
             name.to_owned(),
         ])
     }
