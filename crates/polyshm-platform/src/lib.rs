@@ -25,7 +25,8 @@ pub use error::{Error, Result};
 pub use file_lock::FileLock;
 pub use local_lock::LocalLock;
 pub use region::{
-    Bytes, InvalidWord, LentBytes, LentBytesMut, OutOfRange, Region, Word8, Word32, Word64, Words32,
+    Bytes, InvalidWord, LentBytes, LentBytesMut, OutOfRange, Region, Row, Rows, Word8, Word32,
+    Word64, WordRef, Words32,
 };
 pub use semaphore::Semaphore;
 pub use shm::{Access, Identity, Mode, SegmentLock, SharedMemory};

@@ -5,7 +5,7 @@ use crate::{
     native::{Bell, Spare},
 };
 use polyshm_platform::{
-    Bytes, InvalidWord, OutOfRange, Region, Waiter, Word8, Word32, Word64, Words32,
+    Bytes, InvalidWord, OutOfRange, Region, Rows, Waiter, Word8, Word32, Word64, Words32,
 };
 use polyshm_wire::zeroipc::ImageError;
 use std::time::Duration;
@@ -64,6 +64,11 @@ impl Block {
     pub(crate) fn bytes(&self, at: u64, len: usize) -> Result<Bytes, Error> {
         let bytes = self.region.bytes(self.at(at), len);
         bytes.map_err(|error| self.impossible(&error.into()))
+    }
+
+    pub(crate) fn rows(&self, at: u64, size: u32, count: u32) -> Result<Rows, Error> {
+        let rows = self.region.rows(self.at(at), size as usize, count as usize);
+        rows.map_err(|error| self.impossible(&error.into()))
     }
 
     /// Copies the first bytes: the header that a layout judges. Bytes that the

@@ -236,6 +236,7 @@ impl<K: Key, V: Element> Map<K, V> {
     ///
     /// [`OpError::Stuck`] when the key was not found and a slot on its way stays
     /// half-changed.
+    #[inline]
     #[doc(alias = "find")]
     pub fn get(&self, key: K) -> Result<Option<V>, OpError> {
         let (mut value, mut scratch) = (V::new_zeroed(), K::new_zeroed());

@@ -83,9 +83,11 @@ impl Spare {
     }
 
     pub(crate) fn bell(&self, number: u64) -> Bell {
+        let shift = BELL_SHIFT + BELL_BITS * (number % BELLS) as u32;
         Bell {
             spare: self.clone(),
-            shift: BELL_SHIFT + BELL_BITS * (number % BELLS) as u32,
+            shift,
+            mask: BELL_MAX << shift,
         }
     }
 }
@@ -95,13 +97,25 @@ impl Spare {
 pub(crate) struct Bell {
     spare: Spare,
     shift: u32,
+    /// Of the count.
+    mask: u64,
+}
+
+/// Apart, so that its arguments take no register where nobody sleeps.
+#[cold]
+#[inline(never)]
+fn wake(value: u64, word: &Word32, count: u32) {
+    // Otherwise these are bytes of a name.
+    if is_tagged(value) {
+        word.wake(count);
+    }
 }
 
 impl Bell {
     /// Counts a sleeper; `None` where that is not possible.
     pub(crate) fn enter(&self) -> Option<Asleep<'_>> {
         let counted = self.spare.change(|value| {
-            let full = value >> self.shift & BELL_MAX == BELL_MAX;
+            let full = value & self.mask == self.mask;
             (!full).then(|| value + (1 << self.shift))
         });
         // Pairs with the fence in `ring`: either the waker sees our count, or
@@ -118,8 +132,8 @@ impl Bell {
         // Pairs with the fence in `enter`.
         fence_after_update();
         let value = spare.load(Ordering::Relaxed);
-        if value >> self.shift & BELL_MAX != 0 && is_tagged(value) {
-            word.wake(count);
+        if value & self.mask != 0 {
+            wake(value, word, count);
         }
     }
 }
@@ -130,11 +144,8 @@ pub(crate) struct Asleep<'a>(&'a Bell);
 
 impl Drop for Asleep<'_> {
     fn drop(&mut self) {
-        let shift = self.0.shift;
+        let Bell { spare, shift, mask } = self.0;
         // Once an entry lies there, there is nothing to take back.
-        self.0.spare.change(|value| {
-            let counted = value >> shift & BELL_MAX != 0;
-            counted.then(|| value - (1 << shift))
-        });
+        spare.change(|value| (value & mask != 0).then(|| value - (1 << shift)));
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     memory::{Memory, Part, open_or_create},
     wait::{Look, STUCK_ROUNDS, Sleepers, Wait},
 };
-use polyshm_platform::{Bytes, Deadline, Word32, Words32, sync::Ordering};
+use polyshm_platform::{Deadline, Row, Rows, Word32, WordRef, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{QueueLayout, queue};
 use std::{
     cell::Cell,
@@ -26,7 +26,7 @@ pub(crate) struct RawQueue {
     /// Per slot: `p` when push `p` may claim it, `p + 1` when its element may
     /// be popped.
     seq: Words32,
-    data: Bytes,
+    data: Rows,
     mask: u32,
     elem_size: usize,
     block: Block,
@@ -98,12 +98,11 @@ impl RawQueue {
     }
 
     fn over(block: &Block, layout: QueueLayout) -> Result<Self, Error> {
-        let len = layout.capacity as usize * layout.elem_size as usize;
         Ok(Self {
             head: block.word32(queue::HEAD)?,
             tail: block.word32(queue::TAIL)?,
             seq: block.words32(layout.seq_offset(), 4, layout.capacity)?,
-            data: block.bytes(layout.data_offset(), len)?,
+            data: block.rows(layout.data_offset(), layout.elem_size, layout.capacity)?,
             mask: layout.capacity - 1,
             elem_size: layout.elem_size as usize,
             block: block.clone(),
@@ -131,100 +130,142 @@ impl RawQueue {
         }
     }
 
-    /// Claims up to `wanted` consecutive positions from `counter`, each of
-    /// whose slots shows its position plus `ready`. `None`: not one.
+    /// How far a slot is ahead of who wants it: 0 is its turn, below 0 it is
+    /// not yet; above 0 somebody else has had it.
     #[inline]
-    fn claim(&self, counter: &Word32, ready: u32, wanted: u32) -> Option<(u32, u32)> {
+    fn lead(seq: u32, at: u32, ready: u32) -> i32 {
+        // Wrapping, then signed: positions wrap at 2^32.
+        seq.wrapping_sub(at.wrapping_add(ready)).cast_signed()
+    }
+
+    /// Claims the next position of a counter whose slot shows it plus `ready`:
+    /// gives the position, and the slot's number and row.
+    ///
+    /// Both are found before the claim: what comes after it is only stores, and
+    /// the processor does not wait for addresses then.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would hide the element's size")]
+    fn claim_one(
+        &self,
+        counter: &Word32,
+        ready: u32,
+        len: usize,
+    ) -> Option<(u32, WordRef<'_>, Row<'_>)> {
         let mut at = counter.load(Ordering::Relaxed);
         loop {
             let index = (at & self.mask) as usize;
+            let seq = self.seq.at(index);
+            let row = self.data.at(index, len);
             // Acquire: pairs with the release of the slot's last user; its
             // copy of the element is over.
-            let lead = self
-                .seq
-                .load(index, Ordering::Acquire)
-                .wrapping_sub(at.wrapping_add(ready));
-            // Wrapping, then signed: positions wrap at 2^32.
-            match lead.cast_signed() {
-                0 => {
-                    let mut count = 1;
-                    while count < wanted {
-                        let next = at.wrapping_add(count);
-                        let index = (next & self.mask) as usize;
-                        // Acquire: as above.
-                        if self.seq.load(index, Ordering::Acquire) != next.wrapping_add(ready) {
-                            break;
-                        }
-                        count += 1;
-                    }
-                    // Relaxed: the slots' numbers order the elements. The
-                    // update also is the barrier before the bell is looked at.
-                    match counter.compare_exchange(
-                        at,
-                        at.wrapping_add(count),
-                        Ordering::Relaxed,
-                        Ordering::Relaxed,
-                    ) {
-                        Ok(_) => return Some((at, count)),
-                        Err(found) => at = found,
-                    }
+            let lead = Self::lead(seq.load(Ordering::Acquire), at, ready);
+            let now = if lead == 0 {
+                // Relaxed: the slots' numbers order the elements. The update
+                // also is the barrier before the bell is looked at.
+                let claimed = counter.compare_exchange(
+                    at,
+                    at.wrapping_add(1),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                match claimed {
+                    Ok(_) => return Some((at, seq, row)),
+                    Err(found) => found,
                 }
-                behind if behind < 0 => return None,
-                _ => {
-                    // Who advanced the slot had moved the counter before, and
-                    // the acquire shows it: a counter that stands is damage.
-                    let now = counter.load(Ordering::Relaxed);
-                    if now == at {
-                        return None;
-                    }
-                    at = now;
+            } else {
+                // Who advanced the slot had moved the counter before, and the
+                // acquire shows it: a counter that stands is damage.
+                let now = counter.load(Ordering::Relaxed);
+                if lead < 0 || now == at {
+                    return None;
                 }
+                now
+            };
+            at = now;
+        }
+    }
+
+    /// Claims up to `wanted` consecutive positions, as [`RawQueue::claim_one`].
+    fn claim(&self, counter: &Word32, ready: u32, wanted: u32) -> Option<(u32, u32)> {
+        let seq = |at: u32| {
+            // Acquire: as above.
+            self.seq.load((at & self.mask) as usize, Ordering::Acquire)
+        };
+        let mut at = counter.load(Ordering::Relaxed);
+        loop {
+            let lead = Self::lead(seq(at), at, ready);
+            if lead != 0 {
+                let now = counter.load(Ordering::Relaxed);
+                if lead < 0 || now == at {
+                    return None;
+                }
+                at = now;
+                continue;
+            }
+            let mut count = 1;
+            while count < wanted {
+                let next = at.wrapping_add(count);
+                if Self::lead(seq(next), next, ready) != 0 {
+                    break;
+                }
+                count += 1;
+            }
+            // Relaxed: as above.
+            match counter.compare_exchange(
+                at,
+                at.wrapping_add(count),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some((at, count)),
+                Err(found) => at = found,
             }
         }
     }
 
     /// Copies an element in; whether there was room.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would hide the element's size")]
     pub(crate) fn try_push(&self, element: &[u8]) -> bool {
-        let Some((at, _)) = self.claim(&self.tail, 0, 1) else {
+        let Some((at, seq, row)) = self.claim_one(&self.tail, 0, element.len()) else {
             return false;
         };
-        self.put(at, element);
+        row.write(element);
+        // Release: pairs with the acquire in a popper's claim.
+        seq.store(at.wrapping_add(1), Ordering::Release);
         self.block.bell.ring(&self.tail, 1);
         true
     }
 
     /// Stores and publishes one claimed element.
-    #[inline]
     fn put(&self, at: u32, element: &[u8]) {
         let index = (at & self.mask) as usize;
-        // In range: the index is below the capacity, the size is the slot's.
-        let stored = self.data.write(index * element.len(), element);
-        debug_assert!(stored.is_ok());
-        // Release: pairs with the acquire in a popper's claim.
+        self.data.at(index, element.len()).write(element);
+        // Release: as in `try_push`.
         self.seq.store(index, at.wrapping_add(1), Ordering::Release);
     }
 
     /// Copies an element out; whether there was one.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would hide the element's size")]
     pub(crate) fn try_pop(&self, into: &mut [u8]) -> bool {
-        let Some((at, _)) = self.claim(&self.head, 1, 1) else {
+        let Some((at, seq, row)) = self.claim_one(&self.head, 1, into.len()) else {
             return false;
         };
-        self.take(at, into);
+        row.read(into);
+        // Release: pairs with the acquire in a pusher's claim, one lap later.
+        seq.store(at.wrapping_add(self.capacity()), Ordering::Release);
         self.block.bell.ring(&self.head, 1);
         true
     }
 
     /// Copies out one claimed element and frees its slot.
-    #[inline]
     fn take(&self, at: u32, into: &mut [u8]) {
         let index = (at & self.mask) as usize;
-        let loaded = self.data.read(index * into.len(), into);
-        debug_assert!(loaded.is_ok());
-        // Release: pairs with the acquire in a pusher's claim, one lap later.
-        let next_lap = at.wrapping_add(self.capacity());
-        self.seq.store(index, next_lap, Ordering::Release);
+        self.data.at(index, into.len()).read(into);
+        // Release: as in `try_pop`.
+        self.seq
+            .store(index, at.wrapping_add(self.capacity()), Ordering::Release);
     }
 
     /// Pushes as many of the elements as there is room for; gives how many.
@@ -428,12 +469,8 @@ impl RawQueue {
         while at != tail {
             if whole(at) {
                 let to = start.wrapping_add(kept);
-                if to != at
-                    && self
-                        .data
-                        .read(slot(at) * self.elem_size, &mut element)
-                        .is_ok()
-                {
+                if to != at {
+                    self.data.at(slot(at), self.elem_size).read(&mut element);
                     self.put(to, &element);
                 }
                 kept += 1;
@@ -548,7 +585,8 @@ impl<T: Element> Queue<T> {
     /// # Errors
     ///
     /// The element, when the queue is full.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would hide the element's size")]
     #[doc(alias = "enqueue")]
     pub fn try_push(&self, element: T) -> Result<(), Full<T>> {
         if self.raw.try_push(element.as_bytes()) {
@@ -582,7 +620,8 @@ impl<T: Element> Queue<T> {
     }
 
     /// Pops if there is an element.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would hide the element's size")]
     #[doc(alias = "dequeue")]
     pub fn try_pop(&self) -> Option<T> {
         let mut element = T::new_zeroed();

@@ -136,12 +136,14 @@ impl RawTable {
         }
     }
 
+    #[inline]
     fn key(&self, slot: u32, into: &mut [u8]) {
         let at = slot as usize * self.shape.stride + self.shape.key_at;
         let loaded = self.slots.read(at, into);
         debug_assert!(loaded.is_ok(), "the layout holds the key");
     }
 
+    #[inline]
     fn value(&self, slot: u32, into: &mut [u8]) {
         let at = slot as usize * self.shape.stride + self.shape.value_at;
         let loaded = self.slots.read(at, into);
@@ -154,6 +156,7 @@ impl RawTable {
         debug_assert!(stored.is_ok(), "the layout holds the value");
     }
 
+    #[inline]
     fn holds(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
         self.key(slot, scratch);
         keys_equal(self.shape.dialect, self.shape.kind, key, scratch)
@@ -198,6 +201,7 @@ impl RawTable {
     /// Visits the key's slots in order, from its home to the first that was
     /// never used. Slots that another process is changing are waited for;
     /// `Err` gives one that stays so, when nothing else ended the walk.
+    #[inline]
     fn walk<T>(
         &self,
         key: &[u8],
@@ -205,28 +209,28 @@ impl RawTable {
     ) -> Result<Option<T>, u32> {
         let capacity = self.shape.capacity;
         let hash = key_hash(self.shape.dialect, self.shape.kind, key);
-        let home = (hash % u64::from(capacity)) as u32;
+        let mut next = (hash % u64::from(capacity)) as u32;
         let mut stuck = None;
-        for distance in 0..capacity {
-            // Below twice the capacity, which fits: no sum of a u32 wraps here.
-            let slot = ((u64::from(home) + u64::from(distance)) % u64::from(capacity)) as u32;
+        for _ in 0..capacity {
+            let slot = next;
+            next = if slot + 1 == capacity { 0 } else { slot + 1 };
             let mut again = 0;
             loop {
                 // Acquire: pairs with the release of the slot's last user.
-                // One patience for the whole walk: a damaged table may have
-                // many such slots.
-                let patience = match stuck {
-                    None => self.block.patience,
-                    Some(_) => Duration::ZERO,
-                };
-                let settled = settle(patience, || {
-                    let state = self.state.load(slot as usize, Ordering::Acquire);
-                    (state != INSERTING).then_some(state)
-                });
-                let Some(state) = settled else {
+                let mut state = self.state.load(slot as usize, Ordering::Acquire);
+                if state == INSERTING {
+                    // One patience for the whole walk: a damaged table may have
+                    // many such slots.
+                    let patience = match stuck {
+                        None => self.block.patience,
+                        Some(_) => Duration::ZERO,
+                    };
+                    state = self.settled(slot, patience).unwrap_or(INSERTING);
+                }
+                if state == INSERTING {
                     stuck = stuck.or(Some(slot));
                     break;
-                };
+                }
                 match visit(slot, state) {
                     Step::End(found) => return Ok(Some(found)),
                     Step::On if state == EMPTY => return stuck.map_or(Ok(None), Err),
@@ -246,6 +250,7 @@ impl RawTable {
 
     /// Copies the value of a key; whether it is there. `Err` gives a slot that
     /// stays half-changed and may be the key's.
+    #[inline]
     pub(crate) fn find(
         &self,
         key: &[u8],
@@ -395,7 +400,7 @@ impl RawTable {
             }
             // Who has a slot does not wait meanwhile, so this comes to an end.
             let state = if before {
-                self.settled(slot).unwrap_or(INSERTING)
+                self.settled(slot, self.block.patience).unwrap_or(INSERTING)
             } else {
                 // Acquire: pairs with the release that published the slot's key.
                 self.state.load(slot as usize, Ordering::Acquire)
@@ -415,8 +420,9 @@ impl RawTable {
     }
 
     /// The state of a slot once nobody is changing it.
-    fn settled(&self, slot: u32) -> Option<u32> {
-        settle(self.block.patience, || {
+    #[cold]
+    fn settled(&self, slot: u32, patience: Duration) -> Option<u32> {
+        settle(patience, || {
             // Acquire: pairs with the release of the slot's last user.
             let state = self.state.load(slot as usize, Ordering::Acquire);
             (state != INSERTING).then_some(state)
@@ -426,7 +432,7 @@ impl RawTable {
     /// Erases a slot if the key still stands in it.
     fn erase_slot(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
         for _ in 0..AGAIN {
-            if self.settled(slot) != Some(OCCUPIED) {
+            if self.settled(slot, self.block.patience) != Some(OCCUPIED) {
                 return false;
             }
             if !self.claim(slot, OCCUPIED) {

@@ -8,10 +8,13 @@ use polyshm_platform::{
 };
 use std::time::Duration;
 
-/// The shortest and the longest sleep: peers of other implementations wake
-/// nobody, and poll about once a millisecond themselves.
-const FIRST_SLICE: Duration = Duration::from_millis(1);
-const LAST_SLICE: Duration = Duration::from_millis(16);
+/// The shortest and the longest sleep that a native peer ends: peers of other
+/// implementations wake nobody. Not below a system's tick, since a timer that is
+/// due sooner costs as much as the sleep itself.
+const FIRST_SLICE: Duration = Duration::from_millis(5);
+const LAST_SLICE: Duration = Duration::from_millis(20);
+/// The sleep where nobody wakes us; the references poll as often.
+const NAP: Duration = Duration::from_millis(1);
 
 /// How much longer than one attempt a sleeping wait bears a slot that stays
 /// half-changed.
@@ -96,8 +99,8 @@ where
         match (self.look)()? {
             Look::Ready(found) => return Ok(Some(found)),
             Look::Sleep(expected) if wakes => self.word.sleep_while(expected, slice),
-            Look::Sleep(_) => nap(until.at_most(FIRST_SLICE)),
-            Look::Nap => nap(until.at_most(FIRST_SLICE / 8)),
+            Look::Sleep(_) => nap(until.at_most(NAP)),
+            Look::Nap => nap(until.at_most(NAP / 8)),
         }
         drop(counted);
         self.poll()
@@ -162,7 +165,7 @@ pub(crate) fn settle<T>(patience: Duration, mut look: impl FnMut() -> Option<T>)
             return None;
         }
         nap(end.at_most(pause));
-        pause = (pause * 2).min(FIRST_SLICE);
+        pause = (pause * 2).min(NAP);
     }
 }
 

@@ -24,12 +24,23 @@ use std::{
 const NOW: Duration = Duration::ZERO;
 const MOMENT: Duration = Duration::from_millis(1);
 const SHORT: Duration = Duration::from_millis(5);
+/// Longer than what is half-changed is borne here.
+const LONG: Duration = Duration::from_millis(50);
 /// For what comes at once unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn memory(test: &str) -> (Name, Memory) {
     let name = Name::new(test);
     let memory = Memory::create_new(&name, 1 << 16).unwrap();
+    (name, memory)
+}
+
+/// One in which what stays half-changed counts as stuck soon.
+fn impatient(test: &str) -> (Name, Memory) {
+    let name = Name::new(test);
+    let open = OpenOptions::default().patience(SHORT);
+    let options = MemoryOptions::new(1 << 16).open_options(open);
+    let memory = Memory::create_new(&name, options).unwrap();
     (name, memory)
 }
 
@@ -480,14 +491,27 @@ fn texts_that_are_no_element_type_are_refused() {
     assert_eq!(memory.image(), before);
 }
 
+fn why_not(result: Result<(), Error>) -> ImageError {
+    match result {
+        Err(Error::Structure { source, .. }) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sizes(source: ImageError, there: u64, wanted: u64) {
+    match source {
+        ImageError::ElementSize {
+            found, expected, ..
+        } => assert_eq!((found, expected), (there, wanted)),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn another_type_or_size_or_format_is_refused() {
     let (_name, memory) = memory("types");
     let m = &memory;
-    let why = |result: Result<(), Error>| match result {
-        Err(Error::Structure { source, .. }) => source,
-        other => panic!("{other:?}"),
-    };
+    let why = why_not;
     Array::<u32>::create(m, "array", 5).unwrap();
     assert!(why(Array::<u64>::open(m, "array").map(drop)).is_mismatch());
     assert!(why(DynArray::open(m, "array", "f8").map(drop)).is_mismatch());
@@ -503,25 +527,17 @@ fn another_type_or_size_or_format_is_refused() {
     why(DynArray::open_or_create(m, "array", 6, "f4").map(drop));
     Array::<u32>::open_or_create(m, "array", 5).unwrap();
 
-    let size = |source: ImageError, found: u64, expected: u64| match source {
-        ImageError::ElementSize {
-            found: f,
-            expected: e,
-            ..
-        } => assert_eq!((f, e), (found, expected)),
-        other => panic!("{other:?}"),
-    };
     Queue::<u32>::create(m, "queue", 4).unwrap();
-    size(why(Queue::<u64>::open(m, "queue").map(drop)), 4, 8);
-    size(why(DynQueue::open(m, "queue", "S3").map(drop)), 4, 3);
+    sizes(why(Queue::<u64>::open(m, "queue").map(drop)), 4, 8);
+    sizes(why(DynQueue::open(m, "queue", "S3").map(drop)), 4, 3);
     Stack::<u32>::create(m, "stack", 4).unwrap();
-    size(why(Stack::<u16>::open(m, "stack").map(drop)), 4, 2);
-    size(why(DynStack::open(m, "stack", "u1").map(drop)), 4, 1);
+    sizes(why(Stack::<u16>::open(m, "stack").map(drop)), 4, 2);
+    sizes(why(DynStack::open(m, "stack", "u1").map(drop)), 4, 1);
     Ring::<u32>::create(m, "ring", 4).unwrap();
-    size(why(Ring::<u8>::open(m, "ring").map(drop)), 4, 1);
-    size(why(DynRing::open(m, "ring", "i8").map(drop)), 4, 8);
+    sizes(why(Ring::<u8>::open(m, "ring").map(drop)), 4, 1);
+    sizes(why(DynRing::open(m, "ring", "i8").map(drop)), 4, 8);
     Pool::<f64>::create(m, "pool", 4).unwrap();
-    size(why(Pool::<u32>::open(m, "pool").map(drop)), 8, 4);
+    sizes(why(Pool::<u32>::open(m, "pool").map(drop)), 8, 4);
     // The same size, another place for the links.
     assert!(matches!(
         why(Pool::<[u8; 8]>::open(m, "pool").map(drop)),
@@ -557,7 +573,16 @@ fn another_type_or_size_or_format_is_refused() {
     Set::<u32>::create_python(m, "set", 4).unwrap();
     assert!(why(Set::<u32>::open(m, "set").map(drop)).is_mismatch());
     assert!(why(Set::<u64>::open_python(m, "set").map(drop)).is_mismatch());
+}
 
+#[test]
+fn another_structure_is_refused() {
+    let (_name, memory) = memory("structure");
+    let m = &memory;
+    let why = why_not;
+    Array::<u32>::create(m, "array", 5).unwrap();
+    Queue::<u32>::create(m, "queue", 4).unwrap();
+    Ring::<u32>::create(m, "ring", 4).unwrap();
     Semaphore::create(m, "semaphore", 1, Some(2)).unwrap();
     assert!(matches!(
         why(Mutex::open(m, "semaphore").map(drop)),
@@ -598,11 +623,11 @@ fn another_type_or_size_or_format_is_refused() {
     Lazy::<u32>::external(m, "lazy").unwrap();
     assert!(why(Lazy::<u64>::open(m, "lazy").map(drop)).is_mismatch());
     Channel::<u32>::create(m, "channel", 4).unwrap();
-    size(why(Channel::<u64>::open(m, "channel").map(drop)), 4, 8);
+    sizes(why(Channel::<u64>::open(m, "channel").map(drop)), 4, 8);
     Channel::<u32>::create(m, "meeting", 0).unwrap();
     assert!(why(Channel::<[u32; 2]>::open(m, "meeting").map(drop)).is_mismatch());
     Stream::<u32>::create(m, "stream", 4).unwrap();
-    size(why(Stream::<u64>::open(m, "stream").map(drop)), 4, 8);
+    sizes(why(Stream::<u64>::open(m, "stream").map(drop)), 4, 8);
 }
 
 // Memory.
@@ -1044,7 +1069,7 @@ fn times_out<T>(wait: impl Fn(Duration) -> Result<T, OpError>) {
 
 /// As the try forms say it.
 #[track_caller]
-fn would_wait<T>(tried: Result<T, OpError>) {
+fn would_wait<T>(tried: &Result<T, OpError>) {
     assert!(matches!(tried, Err(OpError::Timeout { .. })));
 }
 
@@ -1088,7 +1113,15 @@ fn containers_time_out() {
 
         let queue = DynQueue::create(memory, "dyn queue", 2, "i4").unwrap();
         let timeout = |result: Result<(), DynError>| {
-            assert_error!(result, DynError::Op(OpError::Timeout { .. }));
+            let timed_out = matches!(
+                result,
+                Err(DynError::Op(OpError::Timeout { .. })
+                    | DynError::Refused(Refused {
+                        error: OpError::Timeout { .. },
+                        ..
+                    }))
+            );
+            assert!(timed_out, "{result:?}");
         };
         timeout(queue.pop_within(SHORT).map(drop));
         queue.push_within(1, NOW).unwrap();
@@ -1195,19 +1228,19 @@ fn messages_and_values_time_out() {
         ] {
             let channel = channel.unwrap();
             times_out(|patience| channel.receive_within(patience));
-            would_wait(channel.try_receive());
+            would_wait(&channel.try_receive());
             for message in 0..channel.capacity() as u32 {
                 channel.send_within(message, NOW).unwrap();
             }
             gives_back(&9, |patience| channel.send_within(9, patience));
             let refused = channel.try_send(9).unwrap_err();
             assert_eq!(refused.value, 9);
-            would_wait(Err::<(), _>(refused.error));
+            would_wait(&Err::<(), _>(refused.error));
             assert_eq!(channel.len(), channel.capacity(), "{name}: taken back");
             for message in 0..channel.capacity() as u32 {
                 assert_eq!(channel.receive_within(NOW), Ok(message), "{name}");
             }
-            would_wait(channel.try_receive());
+            would_wait(&channel.try_receive());
         }
 
         for stream in [
@@ -1297,7 +1330,7 @@ fn arrays_keep_their_bounds() {
         beyond(array.read(2..6).map(drop), 2..6);
         #[expect(clippy::reversed_empty_ranges, reason = "it must be refused")]
         beyond(array.read(4..2).map(drop), 4..2);
-        beyond(array.read(6..).map(drop), 6..5);
+        assert!(array.read(6..).is_err());
         assert!(array.read(..=usize::MAX).is_err());
         assert_eq!((array.get(5), array.get(usize::MAX)), (None, None));
         assert!(array.write(6, &[]).is_err() && array.write(5, &[]).is_ok());
@@ -1703,8 +1736,9 @@ fn float_keys_compare_as_numbers() {
     assert_eq!(cpp.get(f64::NAN), Ok(None), "never equal to itself");
     assert_eq!(cpp.remove(f64::NAN), Ok(false));
     // Until it is full, and no longer.
-    for _ in 1..8 {
+    for there in 1..8 {
         assert_eq!(cpp.insert(f64::NAN, 4), Ok(Inserted::New));
+        assert_eq!(cpp.len(), there + 1);
     }
     assert!(matches!(cpp.insert(f64::NAN, 5), Err(InsertError::Full(_))));
     assert_eq!((cpp.len(), cpp.to_vec().len()), (8, 8));
@@ -1784,7 +1818,7 @@ fn maps_hold_each_key_once_between_threads() {
 
 #[test]
 fn stuck_queues_are_reported_and_repaired() {
-    let (name, memory) = memory("stuck-queue");
+    let (name, memory) = impatient("stuck-queue");
     let queue = Queue::<u32>::create(&memory, "q", 4).unwrap();
     let at = offset_of(&memory, "q");
     let seq = |slot: u64| at + 16 + 16 + 4 * slot;
@@ -1792,11 +1826,13 @@ fn stuck_queues_are_reported_and_repaired() {
     // The producer of 10 died before it published, as if.
     poke(&name, seq(0), &0_u32.to_le_bytes());
     assert_eq!(queue.try_pop(), None);
-    assert_error!(queue.pop_within(NOW), OpError::Stuck { slot: 0, .. });
+    // It may just be at it: stuck is what stays so.
+    assert_error!(queue.pop_within(NOW), OpError::Timeout { .. });
+    assert_error!(queue.pop_within(LONG), OpError::Stuck { slot: 0, .. });
     let start = Instant::now();
     // Without a deadline it does not wait for ever.
     assert_error!(queue.pop(), OpError::Stuck { slot: 0, .. });
-    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert!(start.elapsed() >= 5 * SHORT);
     let repair = queue.repair();
     assert_eq!((repair.kept, repair.dropped), (2, 1));
     assert_eq!((queue.pop(), queue.pop()), (Ok(11), Ok(12)));
@@ -1814,7 +1850,7 @@ fn stuck_queues_are_reported_and_repaired() {
         poke(&name, at, &(head + 1).to_le_bytes());
         assert_eq!(queue.len(), 3);
         assert_eq!(queue.try_push(24), Err(Full(24)), "lap {lap}");
-        let Err(refused) = queue.push_within(24, NOW) else {
+        let Err(refused) = queue.push_within(24, LONG) else {
             panic!("it is stuck")
         };
         assert_eq!(refused.value, 24);
@@ -1823,9 +1859,10 @@ fn stuck_queues_are_reported_and_repaired() {
         // What is there can still be had.
         assert_eq!(queue.try_pop(), Some(21));
         let repair = queue.repair();
-        assert_eq!((repair.kept, repair.dropped), (2, 0));
-        assert_eq!(queue.try_push_slice(&[30, 31, 32]), 2);
-        for element in [22, 23, 30, 31] {
+        // What the dead one had not taken out is there again.
+        assert_eq!((repair.kept, repair.dropped), (3, 0));
+        assert_eq!(queue.try_push_slice(&[30, 31]), 1);
+        for element in [20, 22, 23, 30] {
             assert_eq!(queue.try_pop(), Some(element));
         }
     }
@@ -1839,12 +1876,12 @@ fn stuck_queues_are_reported_and_repaired() {
 
 #[test]
 fn stuck_slices_are_reported() {
-    let (name, memory) = memory("stuck-slice");
+    let (name, memory) = impatient("stuck-slice");
     let queue = Queue::<u32>::create(&memory, "q", 4).unwrap();
     let at = offset_of(&memory, "q");
     // Slot 2 was claimed for a pop a lap ago, as if: the pushes stop there.
     poke(&name, at + 16 + 16 + 8, &(-1_i32).to_le_bytes());
-    let refused = queue.push_slice_within(&[1, 2, 3, 4], NOW).unwrap_err();
+    let refused = queue.push_slice_within(&[1, 2, 3, 4], LONG).unwrap_err();
     assert_eq!(refused.value, 2, "so many were pushed");
     assert!(matches!(refused.error, OpError::Stuck { slot: 2, .. }));
     let mut into = [0; 4];
@@ -1854,7 +1891,7 @@ fn stuck_slices_are_reported() {
 
 #[test]
 fn stuck_stacks_are_reported_and_repaired() {
-    let (name, memory) = memory("stuck-stack");
+    let (name, memory) = impatient("stuck-stack");
     let stack = Stack::<u32>::create(&memory, "s", 5).unwrap();
     let at = offset_of(&memory, "s");
     // Elements of 4 bytes times 5, and 4 of padding.
@@ -1879,8 +1916,10 @@ fn stuck_stacks_are_reported_and_repaired() {
     assert_eq!(refused.value, 9);
     assert_eq!(stack.push(9).unwrap_err().value, 9);
     let repair = stack.repair();
-    assert_eq!((repair.kept, repair.dropped), (2, 2));
-    assert_eq!((stack.pop(), stack.pop()), (Ok(12), Ok(10)));
+    assert_eq!((repair.kept, repair.dropped), (3, 1));
+    for element in [13, 12, 10] {
+        assert_eq!(stack.pop(), Ok(element));
+    }
     assert_eq!(stack.try_pop(), Ok(None));
     for element in 0..5 {
         stack.try_push(element).unwrap();
@@ -1890,7 +1929,7 @@ fn stuck_stacks_are_reported_and_repaired() {
 
 #[test]
 fn stuck_maps_are_reported_and_repaired() {
-    let (name, memory) = memory("stuck-map");
+    let (name, memory) = impatient("stuck-map");
     let map = Map::<u32, u32>::create(&memory, "m", 4).unwrap();
     let at = offset_of(&memory, "m");
     // Slots of 12 bytes; multiples of 4 have the same home.
@@ -1941,7 +1980,7 @@ fn map_key(memory: &Memory, at: u64, slot: u64) -> Option<u32> {
 
 #[test]
 fn channels_are_repaired() {
-    let (name, memory) = memory("stuck-channel");
+    let (name, memory) = impatient("stuck-channel");
     for (base, queue, channel) in [
         ("c", "c_buffer", Channel::<u32>::create(&memory, "c", 2)),
         ("p", "p", Channel::create_python(&memory, "p", 2)),
@@ -1951,7 +1990,7 @@ fn channels_are_repaired() {
         channel.send(2).unwrap();
         let seq = offset_of(&memory, queue) + 16 + 8;
         poke(&name, seq, &0_u32.to_le_bytes());
-        assert_error!(channel.try_receive(), OpError::Stuck { .. });
+        assert_error!(channel.receive_within(LONG), OpError::Stuck { .. });
         let repair = channel.repair();
         assert_eq!((repair.kept, repair.dropped), (1, 1), "{base}");
         assert_eq!(channel.receive(), Ok(2));
@@ -2244,7 +2283,7 @@ fn barriers_survive_timeouts() {
 
 #[test]
 fn what_foreign_timeouts_leave_in_a_barrier() {
-    let (name, memory) = memory("negative");
+    let (name, memory) = impatient("negative");
     let barrier = Barrier::create(&memory, "b", 2).unwrap();
     let at = offset_of(&memory, "b");
     // -1 counts as nobody, so that the next meeting comes about.
@@ -2537,6 +2576,7 @@ fn a_signal_locked_by_nobody_known_is_freed_by_force() {
 #[test]
 fn closed_channels_refuse_and_drain() {
     each_wait("close", |memory| {
+        let marks = memory_has_marks(memory);
         for (capacity, channel) in [
             (2, Channel::<u32>::create(memory, "buffered", 2)),
             (2, Channel::create_python(memory, "python", 2)),
@@ -2548,13 +2588,19 @@ fn closed_channels_refuse_and_drain() {
             for message in 0..capacity as u32 {
                 channel.send(message).unwrap();
             }
-            // Who waits is let go, also who waits for its turn.
+            // Who waits is let go, also who waits for its turn: without marks an
+            // unbuffered C++ channel has none, and bears one sender.
+            let alone = capacity == 0 && channel.dialect() == Dialect::Cpp && !marks;
             scope(|scope| {
-                let senders =
-                    [8, 9].map(|value| scope.spawn(move || channel.send_within(value, PATIENCE)));
+                let senders: Vec<_> = (8..if alone { 9 } else { 10 })
+                    .map(|value| {
+                        let send = move || channel.send_within(value, PATIENCE);
+                        (value, scope.spawn(send))
+                    })
+                    .collect();
                 sleep(SHORT);
                 channel.close();
-                for (sender, value) in senders.into_iter().zip([8, 9]) {
+                for (value, sender) in senders {
                     let refused = sender.join().unwrap().unwrap_err();
                     assert!(refused.error.is_closed(), "{refused:?}");
                     assert_eq!(refused.value, value);
@@ -2688,13 +2734,13 @@ fn streams_end() {
         let mut taker = Stream::<u32>::open(memory, "s").unwrap();
         assert_eq!((feed.capacity(), feed.dialect()), (4, Dialect::Cpp));
         scope(|scope| {
-            let taken = scope.spawn(move || taker.iter().collect::<Vec<_>>());
+            let values = scope.spawn(move || taker.iter().collect::<Vec<_>>());
             for value in 0..1_000 {
                 feed.emit_within(value, PATIENCE).unwrap();
             }
             feed.close();
             let expected: Vec<u32> = (0..1_000).collect();
-            assert_eq!(taken.join().unwrap(), expected);
+            assert_eq!(values.join().unwrap(), expected);
         });
         assert_eq!(feed.sequence(), Some(1_000));
         assert_eq!(feed.try_emit(1), Err(Full(1)));
@@ -2949,7 +2995,8 @@ fn lazy_functions_run_once() {
             let long = "é".repeat(1000);
             let failed = lazy.force_with(|_| Err::<u64, _>(&long));
             assert_error!(failed, OpError::Failed { .. });
-            assert_error!(lazy.peek(), OpError::Failed { message, .. } if message == long[..254]);
+            assert_error!(lazy.peek(), OpError::Failed { message, .. }
+                if long.starts_with(&message) && (250..=254).contains(&message.len()));
         }
         let known = Lazy::create_python(memory, "known", Some(3_u8)).unwrap();
         assert_eq!((known.force(), known.dialect()), (Ok(3), Dialect::Python));

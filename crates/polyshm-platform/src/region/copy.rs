@@ -17,36 +17,14 @@ unsafe extern "C" {
 
 static MEMMOVE: Memmove = memmove;
 
-/// Copies `len` bytes. Where `len` is a constant of the caller, the short
-/// lengths are one or two instructions; those of 1, 2, 4 and 8 bytes are one
-/// load and one store, so aligned values of that size are never torn.
+/// Copies `len` bytes by the C library.
 ///
 /// # Safety
 ///
 /// `src` is readable and `dst` writable for `len` bytes for the whole call.
 /// One of the two may be shared with other processes; the other is not.
 #[inline]
-pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    // SAFETY: each arm copies the `len` bytes that the caller vouches for, in
-    // pieces that lie within them.
-    unsafe {
-        match len {
-            1 => return piece::copy1(dst, src),
-            2 => return piece::copy2(dst, src),
-            4 => return piece::copy4(dst, src),
-            8 => return piece::copy8(dst, src),
-            12 => {
-                piece::copy8(dst, src);
-                return piece::copy4(dst.add(8), src.add(8));
-            }
-            16 => {
-                piece::copy8(dst, src);
-                return piece::copy8(dst.add(8), src.add(8));
-            }
-            _ => {}
-        }
-    }
+unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: MEMMOVE is a static that is always initialised. The volatile
     // read hides which function it is, so that the call stays opaque.
     let memmove = unsafe { std::ptr::read_volatile(&raw const MEMMOVE) };
@@ -54,16 +32,85 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     unsafe { memmove(dst.cast(), src.cast(), len) };
 }
 
-/// Copies of one piece: one load and one store.
+/// Copies private bytes to shared ones. Where the length is a constant of the
+/// caller, the short ones are one or two instructions; those of 1, 2, 4 and 8
+/// bytes are one store, so aligned values of that size are never torn.
+///
+/// # Safety
+///
+/// `dst` is writable for as many bytes for the whole call, and not private.
+#[inline]
+pub(super) unsafe fn copy_in(dst: *mut u8, from: &[u8]) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: each arm stores the bytes that the caller vouches for, in pieces
+    // that lie within them.
+    unsafe {
+        match *from {
+            [a] => return piece::store1(dst, a),
+            [a, b] => return piece::store2(dst, u16::from_ne_bytes([a, b])),
+            [a, b, c, d] => return piece::store4(dst, u32::from_ne_bytes([a, b, c, d])),
+            _ => {}
+        }
+        if let Some((first, rest)) = from.split_first_chunk::<8>() {
+            match *rest {
+                [] => return piece::store8(dst, u64::from_ne_bytes(*first)),
+                [a, b, c, d] => {
+                    piece::store8(dst, u64::from_ne_bytes(*first));
+                    return piece::store4(dst.add(8), u32::from_ne_bytes([a, b, c, d]));
+                }
+                _ => {}
+            }
+            if let Ok(second) = <&[u8; 8]>::try_from(rest) {
+                piece::store8(dst, u64::from_ne_bytes(*first));
+                return piece::store8(dst.add(8), u64::from_ne_bytes(*second));
+            }
+        }
+    }
+    // SAFETY: the caller vouches for `dst`; `from` is private.
+    unsafe { copy(dst, from.as_ptr(), from.len()) };
+}
+
+/// Copies shared bytes to private ones; see [`copy_in`].
+///
+/// # Safety
+///
+/// `src` is readable for as many bytes for the whole call, and not private.
+#[inline]
+pub(super) unsafe fn copy_out(into: &mut [u8], src: *const u8) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: each arm loads the bytes that the caller vouches for, in pieces
+    // that lie within them.
+    unsafe {
+        match into.len() {
+            1 => return into.copy_from_slice(&piece::load1(src).to_ne_bytes()),
+            2 => return into.copy_from_slice(&piece::load2(src).to_ne_bytes()),
+            4 => return into.copy_from_slice(&piece::load4(src).to_ne_bytes()),
+            8 => return into.copy_from_slice(&piece::load8(src).to_ne_bytes()),
+            12 => {
+                into[..8].copy_from_slice(&piece::load8(src).to_ne_bytes());
+                return into[8..].copy_from_slice(&piece::load4(src.add(8)).to_ne_bytes());
+            }
+            16 => {
+                into[..8].copy_from_slice(&piece::load8(src).to_ne_bytes());
+                return into[8..].copy_from_slice(&piece::load8(src.add(8)).to_ne_bytes());
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: the caller vouches for `src`; `into` is private.
+    unsafe { copy(into.as_mut_ptr(), src, into.len()) };
+}
+
+/// Loads and stores of one piece, one instruction each, at any alignment.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod piece {
     macro_rules! piece {
-        ($name:ident, $int:ty, $class:ident, $x86:literal, $load:literal, $store:literal) => {
+        ($load:ident, $store:ident, $int:ty, $class:ident, $x86:literal, $ldr:literal, $str:literal) => {
             /// # Safety
             ///
-            /// Both are valid for the size of the piece; any alignment.
+            /// `src` is readable for the size of the piece.
             #[inline]
-            pub(super) unsafe fn $name(dst: *mut u8, src: *const u8) {
+            pub(super) unsafe fn $load(src: *const u8) -> $int {
                 let value: $int;
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: one load of bytes that the caller vouches for; any
@@ -73,8 +120,23 @@ mod piece {
                         src = in(reg) src, value = out($class) value,
                         options(nostack, preserves_flags, readonly));
                 }
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above; normal memory allows any alignment.
+                unsafe {
+                    std::arch::asm!($ldr, src = in(reg) src, value = out(reg) value,
+                        options(nostack, preserves_flags, readonly));
+                }
+                value
+            }
+
+            /// # Safety
+            ///
+            /// `dst` is writable for the size of the piece.
+            #[inline]
+            pub(super) unsafe fn $store(dst: *mut u8, value: $int) {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above, one store.
+                // SAFETY: one store of bytes that the caller vouches for; any
+                // alignment is allowed.
                 unsafe {
                     std::arch::asm!(concat!("mov [{dst}], {value", $x86, "}"),
                         dst = in(reg) dst, value = in($class) value,
@@ -83,9 +145,7 @@ mod piece {
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: as above; normal memory allows any alignment.
                 unsafe {
-                    std::arch::asm!($load, src = in(reg) src, value = out(reg) value,
-                        options(nostack, preserves_flags, readonly));
-                    std::arch::asm!($store, dst = in(reg) dst, value = in(reg) value,
+                    std::arch::asm!($str, dst = in(reg) dst, value = in(reg) value,
                         options(nostack, preserves_flags));
                 }
             }
@@ -93,7 +153,8 @@ mod piece {
     }
 
     piece!(
-        copy1,
+        load1,
+        store1,
         u8,
         reg_byte,
         "",
@@ -101,7 +162,8 @@ mod piece {
         "strb {value:w}, [{dst}]"
     );
     piece!(
-        copy2,
+        load2,
+        store2,
         u16,
         reg,
         ":x",
@@ -109,7 +171,8 @@ mod piece {
         "strh {value:w}, [{dst}]"
     );
     piece!(
-        copy4,
+        load4,
+        store4,
         u32,
         reg,
         ":e",
@@ -117,7 +180,8 @@ mod piece {
         "str {value:w}, [{dst}]"
     );
     piece!(
-        copy8,
+        load8,
+        store8,
         u64,
         reg,
         ":r",
@@ -133,34 +197,10 @@ mod piece {
 /// `src` is readable for eight bytes.
 #[inline]
 pub(super) unsafe fn load_u64(src: *const u8) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let value: u64;
-        // SAFETY: one load of eight bytes that the caller vouches for; x86-64
-        // allows any alignment. Not `pure`: the bytes may change between calls.
-        unsafe {
-            std::arch::asm!("mov {value}, [{src}]", src = in(reg) src, value = out(reg) value,
-                options(nostack, preserves_flags, readonly));
-        }
-        value
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        let value: u64;
-        // SAFETY: as above; normal memory on AArch64 allows any alignment.
-        unsafe {
-            std::arch::asm!("ldr {value}, [{src}]", src = in(reg) src, value = out(reg) value,
-                options(nostack, preserves_flags, readonly));
-        }
-        value
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let mut bytes = [0; 8];
-        // SAFETY: the caller vouches for `src`; `bytes` is local.
-        unsafe { copy(bytes.as_mut_ptr(), src, 8) };
-        u64::from_le_bytes(bytes)
-    }
+    let mut bytes = [0; 8];
+    // SAFETY: the caller vouches for `src`.
+    unsafe { copy_out(&mut bytes, src) };
+    u64::from_le_bytes(bytes)
 }
 
 /// Stores eight bytes, at any alignment, little-endian.
@@ -170,25 +210,8 @@ pub(super) unsafe fn load_u64(src: *const u8) -> u64 {
 /// `dst` is writable for eight bytes.
 #[inline]
 pub(super) unsafe fn store_u64(dst: *mut u8, value: u64) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: one store of eight bytes that the caller vouches for; x86-64
-    // allows any alignment.
-    unsafe {
-        std::arch::asm!("mov [{dst}], {value}", dst = in(reg) dst, value = in(reg) value,
-            options(nostack, preserves_flags));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above; normal memory on AArch64 allows any alignment.
-    unsafe {
-        std::arch::asm!("str {value}, [{dst}]", dst = in(reg) dst, value = in(reg) value,
-            options(nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let bytes = value.to_le_bytes();
-        // SAFETY: the caller vouches for `dst`; `bytes` is local.
-        unsafe { copy(dst, bytes.as_ptr(), 8) };
-    }
+    // SAFETY: the caller vouches for `dst`.
+    unsafe { copy_in(dst, &value.to_le_bytes()) };
 }
 
 /// Asks the cache for the line at `at`, to read it.

@@ -12,9 +12,13 @@ mod model;
 mod real;
 
 #[cfg(loom)]
-pub use model::{Bytes, LentBytes, LentBytesMut, Region, Word8, Word32, Word64, Words32};
+pub use model::{
+    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef, Words32,
+};
 #[cfg(not(loom))]
-pub use real::{Bytes, LentBytes, LentBytesMut, Region, Word8, Word32, Word64, Words32};
+pub use real::{
+    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef, Words32,
+};
 
 /// A byte range that does not lie inside its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

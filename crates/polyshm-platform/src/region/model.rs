@@ -150,6 +150,20 @@ impl Region {
         Ok(Words32(words?))
     }
 
+    /// A handle on `count` rows of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are not inside.
+    pub fn rows(&self, offset: usize, size: usize, count: usize) -> Result<Rows, OutOfRange> {
+        let len = size.saturating_mul(count);
+        Ok(Rows {
+            bytes: self.bytes(offset, len)?,
+            size,
+            count,
+        })
+    }
+
     /// A handle on the bytes `offset..offset + len`.
     ///
     /// # Errors
@@ -288,6 +302,12 @@ impl Words32 {
         self.0.is_empty()
     }
 
+    /// Word `index`.
+    #[must_use]
+    pub fn at(&self, index: usize) -> WordRef<'_> {
+        WordRef(&self.0[index])
+    }
+
     /// Loads word `index`.
     #[must_use]
     pub fn load(&self, index: usize, order: Ordering) -> u32 {
@@ -313,6 +333,75 @@ impl Words32 {
         failure: Ordering,
     ) -> Result<u32, u32> {
         self.0[index].compare_exchange(current, new, success, failure)
+    }
+}
+
+/// One word of a [`Words32`].
+#[derive(Clone, Copy, Debug)]
+pub struct WordRef<'a>(&'a Word32);
+
+impl WordRef<'_> {
+    /// Loads the word.
+    #[must_use]
+    pub fn load(self, order: Ordering) -> u32 {
+        self.0.load(order)
+    }
+
+    /// Stores `value`.
+    pub fn store(self, value: u32, order: Ordering) {
+        self.0.store(value, order);
+    }
+}
+
+/// Rows of bytes, all of one size.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    bytes: Bytes,
+    size: usize,
+    count: usize,
+}
+
+impl Rows {
+    /// The number of rows.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Row `index`, which has `len` bytes.
+    #[must_use]
+    pub fn at(&self, index: usize, len: usize) -> Row<'_> {
+        assert!(index < self.count && len == self.size, "outside");
+        Row { of: self, index }
+    }
+}
+
+/// One row of a [`Rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    of: &'a Rows,
+    index: usize,
+}
+
+impl Row<'_> {
+    /// Copies the row out.
+    pub fn read(self, into: &mut [u8]) {
+        assert_eq!(into.len(), self.of.size, "outside");
+        let read = self.of.bytes.read(self.index * self.of.size, into);
+        assert!(read.is_ok(), "checked");
+    }
+
+    /// Copies bytes into the row.
+    pub fn write(self, from: &[u8]) {
+        assert_eq!(from.len(), self.of.size, "outside");
+        let written = self.of.bytes.write(self.index * self.of.size, from);
+        assert!(written.is_ok(), "checked");
     }
 }
 

@@ -178,6 +178,29 @@ impl Region {
         })
     }
 
+    /// A handle on `count` rows of `size` bytes, the first at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// They are not inside, or the region is read-only.
+    pub fn rows(
+        &self,
+        offset: usize,
+        size: usize,
+        count: usize,
+    ) -> std::result::Result<Rows, OutOfRange> {
+        let len = size.saturating_mul(count);
+        let limit = if self.0.writable { self.0.len } else { 0 };
+        check_range(offset, len, limit)?;
+        Ok(Rows {
+            // SAFETY: the check proves that offset <= len.
+            base: unsafe { self.0.base.add(offset) },
+            size,
+            count,
+            _region: self.clone(),
+        })
+    }
+
     fn word(&self, offset: usize, size: usize) -> std::result::Result<NonNull<u8>, InvalidWord> {
         check_word(offset, size, self.0.len)?;
         if !self.0.writable {
@@ -199,7 +222,8 @@ impl Region {
         Ok(Bytes {
             base,
             len,
-            region: self.clone(),
+            writable: if self.0.writable { len } else { 0 },
+            _region: self.clone(),
         })
     }
 }
@@ -366,7 +390,9 @@ impl Words32 {
 
     #[inline]
     fn atomic(&self, index: usize) -> &AtomicU32 {
-        assert!(index < self.count, "word {index} of {}", self.count);
+        if index >= self.count {
+            outside(index, self.count);
+        }
         // SAFETY: `words32` checked that the last word lies inside the region,
         // so index * stride neither wraps nor leads outside; it also checked
         // the alignment and the access. `_region` keeps the bytes mapped, and
@@ -374,18 +400,24 @@ impl Words32 {
         unsafe { self.base.add(index * self.stride).cast().as_ref() }
     }
 
+    /// Word `index`, checked once for several accesses.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, index: usize) -> WordRef<'_> {
+        WordRef(self.atomic(index))
+    }
+
     /// Loads word `index`.
     #[inline]
     #[must_use]
     pub fn load(&self, index: usize, order: Ordering) -> u32 {
-        self.atomic(index).load(order)
+        self.at(index).load(order)
     }
 
     /// Stores `value` to word `index`.
     #[inline]
     pub fn store(&self, index: usize, value: u32, order: Ordering) {
-        crash::point(crash::Step::Store);
-        self.atomic(index).store(value, order);
+        self.at(index).store(value, order);
     }
 
     /// Stores `new` to word `index` if it is `current`.
@@ -408,6 +440,127 @@ impl Words32 {
     }
 }
 
+/// One word of a [`Words32`].
+#[derive(Clone, Copy, Debug)]
+pub struct WordRef<'a>(&'a AtomicU32);
+
+impl WordRef<'_> {
+    /// Loads the word.
+    #[inline]
+    #[must_use]
+    pub fn load(self, order: Ordering) -> u32 {
+        self.0.load(order)
+    }
+
+    /// Stores `value`.
+    #[inline]
+    pub fn store(self, value: u32, order: Ordering) {
+        crash::point(crash::Step::Store);
+        self.0.store(value, order);
+    }
+}
+
+/// Apart, so that its arguments take no register on the way that matters.
+#[cold]
+#[inline(never)]
+fn outside(index: usize, count: usize) -> ! {
+    panic!("index {index} of {count}");
+}
+
+/// Rows of bytes, all of one size, one after the other: the elements of a queue.
+///
+/// An access costs one comparison of each, the index and the length, where a
+/// [`Bytes`] checks a sum. Like a slice, it panics on an index that is not below
+/// [`Rows::len`], and on bytes of another length than the row's; both are checked
+/// before where a peer or a user has a say.
+#[derive(Clone)]
+pub struct Rows {
+    /// The first row; all `count` of `size` bytes are inside, and writable.
+    base: NonNull<u8>,
+    size: usize,
+    count: usize,
+    _region: Region,
+}
+
+// SAFETY: as for the region's inner part: access is opaque.
+unsafe impl Send for Rows {}
+// SAFETY: as for Send.
+unsafe impl Sync for Rows {}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("len", &self.count)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// The number of rows.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Row `index`, which has `len` bytes: checked once, before what decides
+    /// whether it may be used.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, index: usize, len: usize) -> Row<'_> {
+        if index >= self.count {
+            outside(index, self.count);
+        }
+        if len != self.size {
+            outside(len, self.size);
+        }
+        Row {
+            // SAFETY: `rows` checked that count * size bytes lie inside the
+            // region and may be stored to, so the row does.
+            base: unsafe { self.base.add(index * len) },
+            len,
+            _of: PhantomData,
+        }
+    }
+}
+
+/// One row of a [`Rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Inside the region that the rows keep mapped; `len` bytes, writable.
+    base: NonNull<u8>,
+    len: usize,
+    _of: PhantomData<&'a Rows>,
+}
+
+impl Row<'_> {
+    /// Copies the row out.
+    #[inline]
+    pub fn read(self, into: &mut [u8]) {
+        if into.len() != self.len {
+            outside(into.len(), self.len);
+        }
+        // SAFETY: the row has that length.
+        unsafe { copy::copy_out(into, self.base.as_ptr()) };
+    }
+
+    /// Copies bytes into the row.
+    #[inline]
+    pub fn write(self, from: &[u8]) {
+        if from.len() != self.len {
+            outside(from.len(), self.len);
+        }
+        // SAFETY: the row has that length.
+        unsafe { store(self.base.as_ptr(), from) };
+    }
+}
+
 /// A byte range of a region.
 ///
 /// Offsets of its methods count from the range's own start. Copies tolerate a
@@ -426,10 +579,12 @@ impl Words32 {
 /// ```
 #[derive(Clone)]
 pub struct Bytes {
-    /// Valid for `len` bytes while `region` lives.
+    /// Valid for `len` bytes while the region lives.
     base: NonNull<u8>,
     len: usize,
-    region: Region,
+    /// `len`, or 0 of a read-only mapping.
+    writable: usize,
+    _region: Region,
 }
 
 // SAFETY: as for the region's inner part: access is opaque or proven exclusive.
@@ -466,18 +621,13 @@ impl Bytes {
         Ok(unsafe { self.base.as_ptr().add(offset) })
     }
 
-    /// As [`Bytes::at`], for a store.
+    /// As [`Bytes::at`], for a store: no byte of a read-only mapping can be
+    /// stored to.
     #[inline]
     fn at_mut(&self, offset: usize, len: usize) -> std::result::Result<*mut u8, OutOfRange> {
-        if !self.region.0.writable {
-            // No byte of a read-only mapping can be stored to.
-            return Err(OutOfRange {
-                offset,
-                len,
-                limit: 0,
-            });
-        }
-        self.at(offset, len)
+        check_range(offset, len, self.writable)?;
+        // SAFETY: the check proves that offset <= self.writable <= self.len.
+        Ok(unsafe { self.base.as_ptr().add(offset) })
     }
 
     /// Copies bytes out.
@@ -488,8 +638,8 @@ impl Bytes {
     #[inline]
     pub fn read(&self, offset: usize, into: &mut [u8]) -> std::result::Result<(), OutOfRange> {
         let src = self.at(offset, into.len())?;
-        // SAFETY: `src` is checked for the length; `into` is ours alone.
-        unsafe { copy::copy(into.as_mut_ptr(), src, into.len()) };
+        // SAFETY: `src` is checked for the length.
+        unsafe { copy::copy_out(into, src) };
         Ok(())
     }
 
@@ -501,20 +651,8 @@ impl Bytes {
     #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> std::result::Result<(), OutOfRange> {
         let dst = self.at_mut(offset, from.len())?;
-        // A copy is many stores: one point before, one half-way.
-        crash::point(crash::Step::Copy);
-        let half = if cfg!(crash_points) {
-            from.len() / 2
-        } else {
-            0
-        };
-        if cfg!(crash_points) {
-            // SAFETY: `dst` is checked for the whole length; half is less.
-            unsafe { copy::copy(dst, from.as_ptr(), half) };
-            crash::point(crash::Step::Copy);
-        }
-        // SAFETY: `dst` is checked for the whole length, of which `half` is a part.
-        unsafe { copy::copy(dst.add(half), from.as_ptr().add(half), from.len() - half) };
+        // SAFETY: `dst` is checked for the whole length.
+        unsafe { store(dst, from) };
         Ok(())
     }
 
@@ -602,6 +740,28 @@ impl Bytes {
             bytes: slice(at, len),
             _from: PhantomData,
         })
+    }
+}
+
+/// Copies in, with points to die at.
+///
+/// # Safety
+///
+/// As for [`copy::copy_in`].
+#[inline]
+unsafe fn store(dst: *mut u8, from: &[u8]) {
+    // A copy is many stores: one point before, one half-way.
+    crash::point(crash::Step::Copy);
+    if cfg!(crash_points) {
+        let (first, rest) = from.split_at(from.len() / 2);
+        // SAFETY: half of what the caller vouches for.
+        unsafe { copy::copy_in(dst, first) };
+        crash::point(crash::Step::Copy);
+        // SAFETY: the other half.
+        unsafe { copy::copy_in(dst.add(first.len()), rest) };
+    } else {
+        // SAFETY: the caller vouches for it.
+        unsafe { copy::copy_in(dst, from) };
     }
 }
 

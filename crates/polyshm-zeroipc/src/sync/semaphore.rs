@@ -373,6 +373,15 @@ pub struct SemaphorePermit<'a> {
 }
 
 impl SemaphorePermit<'_> {
+    /// At the limit somebody gave it back in our place.
+    #[cold]
+    fn surplus(&self) {
+        tracing::warn!(
+            semaphore = &*self.semaphore.raw.label().name,
+            "a permit was given back that was given back before"
+        );
+    }
+
     /// Keeps the permit taken: for counts that are given back by another
     /// process, or by [`Semaphore::release`].
     pub const fn forget(self) {
@@ -381,13 +390,10 @@ impl SemaphorePermit<'_> {
 }
 
 impl Drop for SemaphorePermit<'_> {
+    #[inline]
     fn drop(&mut self) {
-        // At the limit somebody gave it back in our place.
         if !self.semaphore.raw.release(1) {
-            tracing::warn!(
-                semaphore = &*self.semaphore.raw.label().name,
-                "a permit was given back that was given back before"
-            );
+            self.surplus();
         }
     }
 }

@@ -81,6 +81,7 @@ pub fn hash_python(bytes: &[u8]) -> u64 {
 /// assert_eq!(hash, hash_integer(u64::MAX));
 /// assert_ne!(key_hash(Dialect::Python, KeyKind::Signed, &key), hash);
 /// ```
+#[inline]
 pub fn key_hash(dialect: Dialect, kind: KeyKind, bytes: &[u8]) -> u64 {
     match (dialect, kind) {
         (Dialect::Python, KeyKind::Bytes) => hash_python(trim(bytes)),
@@ -98,6 +99,7 @@ pub fn key_hash(dialect: Dialect, kind: KeyKind, bytes: &[u8]) -> u64 {
 /// two zeros equal each other although they hash differently. Everything else
 /// is compared byte by byte.
 #[expect(clippy::float_cmp, reason = "the reference compares so")]
+#[inline]
 pub fn keys_equal(dialect: Dialect, kind: KeyKind, a: &[u8], b: &[u8]) -> bool {
     if dialect == Dialect::Cpp && kind == KeyKind::Float {
         if let (Ok(a), Ok(b)) = (<[u8; 4]>::try_from(a), <[u8; 4]>::try_from(b)) {
