@@ -163,10 +163,9 @@ impl RawTable {
     }
 
     /// As [`RawTable::holds`], to the byte: +0 and -0 are equal, but have homes
-    /// of their own, and are no duplicates.
+    /// of their own, and are no duplicates; nor are two NaNs.
     fn holds_bytes(&self, slot: u32, key: &[u8], scratch: &mut [u8]) -> bool {
-        self.key(slot, scratch);
-        key == scratch
+        self.holds(slot, key, scratch) && key == scratch
     }
 
     /// Takes a slot from a settled state; nobody else changes it until it is
