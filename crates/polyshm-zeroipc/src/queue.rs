@@ -454,15 +454,17 @@ impl RawQueue {
                 .map(|back| tail.wrapping_sub(back + 1))
         };
         let used = tail.wrapping_sub(head).min(self.capacity());
-        let start = lap().find(|&at| whole(at)).map_or(head, |first| {
-            let from_head = tail.wrapping_sub(head).min(self.capacity());
-            let from_first = tail.wrapping_sub(first);
-            if from_first > from_head {
-                first
-            } else {
-                tail.wrapping_sub(from_head)
-            }
-        });
+        let start = lap()
+            .find(|&at| whole(at))
+            .map_or(tail.wrapping_sub(used), |first| {
+                let from_head = tail.wrapping_sub(head).min(self.capacity());
+                let from_first = tail.wrapping_sub(first);
+                if from_first > from_head {
+                    first
+                } else {
+                    tail.wrapping_sub(from_head)
+                }
+            });
         let mut element = vec![0; self.elem_size];
         let mut kept = 0;
         let mut at = start;

@@ -82,7 +82,7 @@ fn drain_queue(memory: &Memory, expected: &[u64]) -> Result<(), OpError> {
                 let got = number(got);
                 assert!(expected.any(|&number| number == got), "{got} out of order");
             }
-            Err(error) if matches!(error, OpError::Timeout { .. }) => return Ok(()),
+            Err(OpError::Timeout { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
@@ -200,6 +200,7 @@ fn serve_map(memory: &Memory) {
     assert_eq!(map.to_vec().len(), 8);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of scenarios")]
 fn containers() -> Vec<Scenario> {
     vec![
         Scenario {
@@ -431,6 +432,7 @@ fn containers() -> Vec<Scenario> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of scenarios")]
 fn locks() -> Vec<Scenario> {
     vec![
         Scenario {
@@ -735,19 +737,21 @@ fn receive_some(memory: &Memory) -> Result<(), OpError> {
     for _ in 0..8 {
         match channel.receive_within(Duration::from_millis(50)) {
             Ok(got) => assert!((1..=3).contains(&number(got))),
-            Err(error) if matches!(error, OpError::Timeout { .. }) => return Ok(()),
+            Err(OpError::Timeout { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
     panic!("more than there was");
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of scenarios")]
 fn codata() -> Vec<Scenario> {
     let repair_channel = |memory: &Memory| {
         let _ = open!(Channel<Item>, memory).repair();
     };
     let mut all: Vec<Scenario> = Vec::new();
-    let setups: [(&'static str, fn(&Memory)); 2] = [
+    type Setup = (&'static str, fn(&Memory));
+    let setups: [Setup; 2] = [
         ("channel, buffered", |memory| {
             Channel::<Item>::create(memory, "it", 2).expect("it fits");
         }),

@@ -158,9 +158,9 @@ fn tickets(memory: &Memory, producers: u32) -> Semaphore {
 
 fn queue(memory: &Memory, number: u32, count: u32) {
     let queue = Queue::<[u32; 4]>::open(memory, "queue").expect("the parent made it");
-    let (produces, own, producers) = parts(number, count);
+    let (makes, own, producers) = parts(number, count);
     start(memory, count);
-    if produces {
+    if makes {
         let mut index = 0;
         while index < ELEMENTS {
             let batch: Vec<_> = (index..ELEMENTS.min(index + index % 4 + 1))
@@ -224,9 +224,9 @@ fn a_queue_loses_and_doubles_nothing_across_the_wrap_of_its_counters() {
 
 fn stack(memory: &Memory, number: u32, count: u32) {
     let stack = Stack::<[u32; 4]>::open(memory, "stack").expect("the parent made it");
-    let (produces, own, producers) = parts(number, count);
+    let (makes, own, producers) = parts(number, count);
     start(memory, count);
-    if produces {
+    if makes {
         for index in 0..ELEMENTS {
             stack
                 .push_within(element(own, index), WATCHDOG)
@@ -450,7 +450,7 @@ fn locks(memory: &Memory, number: u32, count: u32) {
         add(&sums, 0);
         drop(guard);
 
-        if (round + number) % 3 == 0 {
+        if (round + number).is_multiple_of(3) {
             let guard = rwlock.write_within(WATCHDOG).expect("nobody dies");
             add(&sums, 1);
             add(&sums, 2);
@@ -501,7 +501,7 @@ fn locks_let_no_two_in() {
     let writes = (0..PROCESSES)
         .map(|number| {
             (0..ROUNDS)
-                .filter(|round| (round + number) % 3 == 0)
+                .filter(|round| (round + number).is_multiple_of(3))
                 .count() as u64
         })
         .sum();

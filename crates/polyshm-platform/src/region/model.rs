@@ -375,6 +375,10 @@ impl Rows {
     }
 
     /// Row `index`, which has `len` bytes.
+    ///
+    /// # Panics
+    ///
+    /// As in the mapped form.
     #[must_use]
     pub fn at(&self, index: usize, len: usize) -> Row<'_> {
         assert!(index < self.count && len == self.size, "outside");
@@ -391,6 +395,10 @@ pub struct Row<'a> {
 
 impl Row<'_> {
     /// Copies the row out.
+    ///
+    /// # Panics
+    ///
+    /// As in the mapped form.
     pub fn read(self, into: &mut [u8]) {
         assert_eq!(into.len(), self.of.size, "outside");
         let read = self.of.bytes.read(self.index * self.of.size, into);
@@ -398,6 +406,10 @@ impl Row<'_> {
     }
 
     /// Copies bytes into the row.
+    ///
+    /// # Panics
+    ///
+    /// As in the mapped form.
     pub fn write(self, from: &[u8]) {
         assert_eq!(from.len(), self.of.size, "outside");
         let written = self.of.bytes.write(self.index * self.of.size, from);

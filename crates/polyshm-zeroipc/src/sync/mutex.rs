@@ -161,8 +161,12 @@ impl RawMutex {
         self.semaphore.release(1)
     }
 
-    /// Gives it back for a holder that cannot.
+    /// Gives it back for a holder that cannot, whatever the count is.
     pub(crate) fn force_unlock(&self) -> bool {
+        if self.semaphore.value() < 0 {
+            // A damaged count, or one that peers without atomics left.
+            self.semaphore.count.store(0, Ordering::Release);
+        }
         self.unlock()
     }
 

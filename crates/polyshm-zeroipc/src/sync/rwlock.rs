@@ -277,6 +277,11 @@ impl RwLock {
             }
             self.reader_mutex.unlock();
             self.wait_for_writer(deadline, &mut recovered)?;
+            // Writers that come and go are never waited for in vain, and yet
+            // the next one may always be first.
+            if deadline.expired() {
+                return Err(self.timeout(READ));
+            }
         }
     }
 
