@@ -744,13 +744,15 @@ fn receive_some(memory: &Memory) -> Result<(), OpError> {
     panic!("more than there was");
 }
 
+/// A scenario's name, and what it is prepared with.
+type Setup = (&'static str, fn(&Memory));
+
 #[expect(clippy::too_many_lines, reason = "a table of scenarios")]
 fn codata() -> Vec<Scenario> {
     let repair_channel = |memory: &Memory| {
         let _ = open!(Channel<Item>, memory).repair();
     };
     let mut all: Vec<Scenario> = Vec::new();
-    type Setup = (&'static str, fn(&Memory));
     let setups: [Setup; 2] = [
         ("channel, buffered", |memory| {
             Channel::<Item>::create(memory, "it", 2).expect("it fits");
