@@ -79,21 +79,26 @@ pub(crate) fn with(check: Check) -> impl Iterator<Item = &'static Protocol> {
     PROTOCOLS.iter().filter(move |protocol| protocol.has(check))
 }
 
-/// Selects the platform and every protocol.
-pub(crate) fn select_all(command: &mut Command) {
+/// Selects the platform and every wanted protocol, with what its tests need.
+pub(crate) fn select_all(command: &mut Command, wanted: impl Fn(&str) -> bool) {
     command.args(["-p", PLATFORM]);
     for Protocol { package, .. } in PROTOCOLS {
-        command.args(["-p", package]);
+        if wanted(package) {
+            command.args(["-p", package]);
+        }
     }
+    select_features(command, wanted);
 }
 
-/// Turns on what the tests of every protocol need.
-pub(crate) fn select_features(command: &mut Command) {
+/// Turns on what the tests of every wanted protocol need.
+pub(crate) fn select_features(command: &mut Command, wanted: impl Fn(&str) -> bool) {
     for Protocol {
         package, feature, ..
     } in PROTOCOLS
     {
-        command.args(["--features", &format!("{package}/{feature}")]);
+        if wanted(package) {
+            command.args(["--features", &format!("{package}/{feature}")]);
+        }
     }
 }
 
