@@ -14,10 +14,11 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The standard library and libtest come compiled without the thread sanitizer, which therefore
 /// misses how libtest hands a test to its thread and takes the result back, the counts of what a
 /// thread shares with who started it, the lock of standard output, the `Once` before proptest's
-/// default configuration, and that the C library's own mappings came and went before ours at the
-/// same address. The names occur in those hand-overs only, not on the stack of
-/// a running test, so nothing of ours is hidden. The last two take a picture of bytes that others
-/// change, by a copy that bears it, and believe only what does not change.
+/// default configuration, that the C library's own mappings came and went before ours at the same
+/// address, and the lock of the tree in which it keeps open semaphores. The names occur in those
+/// hand-overs only, not on the stack of a running test, so nothing of ours is hidden. The last two
+/// take a picture of bytes that others change, by a copy that bears it, and believe only what does
+/// not change.
 const TSAN_SUPPRESSIONS: &str = "\
 race:test::event::CompletedTest
 race:Option<test::run_test
@@ -26,6 +27,7 @@ race:Arc<std::thread::lifecycle::Packet
 race:Arc<std::thread::thread::Inner
 race:std::io::stdio::StdoutLock
 race:memmap2::os::MmapInner
+race:__tdelete
 race:polyshm_zeroipc::block::Block>::header
 race:polyshm_zeroipc::memory::Memory>::image
 ";
