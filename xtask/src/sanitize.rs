@@ -34,8 +34,7 @@ race:polyshm_zeroipc::memory::Memory>::image
 
 /// The tests that the thread sanitizer can judge, where not all are: others hand over by the
 /// standard library's own locks and scoped threads, which it does not see.
-const VISIBLE_TO_TSAN: [(&str, &[&str]); 1] =
-    [("polyshm-zeroipc", &["threads", "processes", "vectors"])];
+const VISIBLE_TO_TSAN: [(&str, &[&str]); 1] = [("polyshm-zeroipc", &["threads", "processes"])];
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
