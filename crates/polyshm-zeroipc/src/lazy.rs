@@ -6,11 +6,11 @@ use crate::{
     error::{Error, OpError},
     future::{load_text, store_text},
     memory::{Memory, Part, open_or_create},
-    wait::{Look, Sleepers, Wait},
+    wait::{Look, Sleepers, Wait, settle},
 };
 use polyshm_platform::{Bytes, Deadline, Word8, Word32, process, sync::Ordering};
 use polyshm_wire::zeroipc::{Dialect, ImageError, LazyBoolImage, LazyLayout, lazy, lazy_bool};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A number that a lazy value can be computed from.
 ///
@@ -427,18 +427,18 @@ impl<T: Number> Lazy<T> {
         }
         // Somebody is at it, for as long as an addition takes, or died at it:
         // the result is the same whoever stores it.
-        let soon = Instant::now();
-        while self.state.load(Ordering::Acquire) == lazy::COMPUTING {
-            if soon.elapsed() > INSTANT || deadline.expired() {
-                self.keep(value);
-                break;
-            }
-            polyshm_platform::sync::yield_now();
+        let patience = deadline
+            .remaining()
+            .map_or(INSTANT, |left| left.min(INSTANT));
+        let finished = settle(patience, || {
+            let state = self.state.load(Ordering::Acquire);
+            (state != lazy::COMPUTING).then_some(())
+        });
+        if finished.is_none() {
+            self.keep(value);
         }
-        match self.look()? {
-            Look::Ready(value) => Ok(value),
-            _ => Ok(value),
-        }
+        self.look()?;
+        Ok(value)
     }
 
     /// The value, computed by `function` if it has not been and no other process

@@ -40,6 +40,8 @@ pub(crate) struct RawRing {
 
 impl RawRing {
     pub(crate) const WHAT: &'static str = "ring";
+    /// How often the positions are looked at until they stand still.
+    const LOOKS: u32 = 1000;
 
     pub(crate) fn create(
         memory: &Memory,
@@ -69,9 +71,18 @@ impl RawRing {
         let layout = RingLayout::read(&block.header()?, block.size as u64, Some(elem_size))
             .map_err(|source| block.mismatch(source))?;
         let raw = Self::over(&block, layout)?;
-        // Acquire, the reader's first: it never passes the writer's.
-        let read = raw.read_pos.load(Ordering::Acquire);
-        let written = raw.write_pos.load(Ordering::Acquire);
+        // Acquire, the reader's first: it never passes the writer's. And once
+        // more: in use, both may have gone round the ring between two loads.
+        let look = || {
+            let read = raw.read_pos.load(Ordering::Acquire);
+            let written = raw.write_pos.load(Ordering::Acquire);
+            let still = raw.read_pos.load(Ordering::Acquire) == read;
+            (still, read, written)
+        };
+        let (_, read, written) = (0..Self::LOOKS)
+            .map(|_| look())
+            .find(|seen| seen.0)
+            .unwrap_or_else(look);
         layout
             .used(written, read)
             .map_err(|source| block.mismatch(source))?;
