@@ -5,7 +5,7 @@ use memmap2::MmapRaw;
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -94,6 +94,8 @@ pub struct SharedMemory {
     len: AtomicU64,
     identity: Identity,
     access: Access,
+    /// It has no name yet.
+    hidden: AtomicBool,
     /// The system's lock belongs to the open file, not to a thread.
     lock: Mutex<()>,
 }
@@ -131,21 +133,71 @@ impl SharedMemory {
         crash::point(crash::Step::FileSystem);
         let handle = sys::Segment::create_new(&path, mode)
             .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
-        match handle.identity() {
-            Ok(identity) => Ok(Self {
-                handle,
-                name: path,
-                len: AtomicU64::new(0),
-                identity,
-                access: Access::ReadWrite,
-                lock: Mutex::new(()),
-            }),
-            Err(source) => {
-                // Only we know of it yet; the error that matters is the first.
-                let _ = sys::Segment::unlink(&path);
-                Err(Error::from_io("look at", Self::WHAT, name, source))
-            }
+        Self::empty(handle, path.clone()).inspect_err(|_| {
+            // Only we know of it yet; the error that matters is the first.
+            let _ = sys::Segment::unlink(&path);
+        })
+    }
+
+    fn empty(handle: sys::Segment, path: String) -> Result<Self> {
+        let identity = handle
+            .identity()
+            .map_err(|e| Error::from_io("look at", Self::WHAT, &path, e))?;
+        Ok(Self {
+            handle,
+            name: path,
+            len: AtomicU64::new(0),
+            identity,
+            access: Access::ReadWrite,
+            lock: Mutex::new(()),
+            hidden: AtomicBool::new(false),
+        })
+    }
+
+    /// Creates a segment of `len` zero bytes that nobody finds until it is
+    /// [published](Self::publish): whoever opens the name sees it finished, and
+    /// a creator that dies leaves nothing.
+    ///
+    /// Where the system has no unnamed objects it is there at once, under its
+    /// name: store last what tells a finished segment, and
+    /// [unlink](Self::unlink) it when that fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedMemory::create_new`]; whether the name is taken is known at
+    /// publishing, at the latest.
+    pub fn create_hidden(name: &str, len: u64, mode: Mode) -> Result<Self> {
+        let path = check_name(Self::WHAT, name)?;
+        crash::point(crash::Step::FileSystem);
+        let unnamed = sys::Segment::create_unnamed(mode)
+            .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
+        let Some(handle) = unnamed else {
+            return Self::create_new(name, len, mode);
+        };
+        let segment = Self::empty(handle, path)?;
+        segment.hidden.store(true, Relaxed);
+        segment.allocate(len)?;
+        Ok(segment)
+    }
+
+    /// Gives a [hidden](Self::create_hidden) segment its name. Nothing happens
+    /// to one that has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] when another segment has the name; or the
+    /// system refuses.
+    pub fn publish(&self) -> Result<()> {
+        // Relaxed: a flag of our own, whatever else is seen.
+        if !self.hidden.load(Relaxed) {
+            return Ok(());
         }
+        crash::point(crash::Step::FileSystem);
+        self.handle
+            .link(&self.name)
+            .map_err(|e| Error::from_io("publish", Self::WHAT, &self.name, e))?;
+        self.hidden.store(false, Relaxed);
+        Ok(())
     }
 
     /// Gives an empty segment its length, zeros in pages that are really
@@ -214,6 +266,7 @@ impl SharedMemory {
             len: AtomicU64::new(len),
             identity,
             access,
+            hidden: AtomicBool::new(false),
             lock: Mutex::new(()),
         })
     }

@@ -25,6 +25,7 @@ impl Name {
         let lock = format!("{name}.lock");
         [
             Path::new("/dev/shm").join(name),
+            Path::new("/dev/shm").join(format!("eshm_{name}")),
             Path::new("/dev/shm").join(format!("sem.sem-w-{name}")),
             Path::new("/dev/shm").join(format!("sem.sem-r-{name}")),
             Path::new("/tmp/zerobuffer").join(&lock),

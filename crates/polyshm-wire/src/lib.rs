@@ -1,6 +1,6 @@
 //! The bytes of the shared-memory protocols that polyshm speaks: layouts,
-//! offsets, checks and names. It opens nothing, maps nothing and waits for
-//! nothing.
+//! offsets, checks, names and codecs. It opens nothing, maps nothing and waits
+//! for nothing.
 //!
 //! # Promises
 //!
@@ -19,8 +19,8 @@
 //! * No atomics. A live region must be copied first (tear-tolerantly, see
 //!   `polyshm-platform`); this crate reads `&[u8]` that nobody is changing.
 //! * No repair. A damaged image is reported, not improved.
-//! * Two protocols: [`zerobuffer`] and [`zeroipc`]. There is no big-endian form
-//!   of either, and no alignment of the bytes given is assumed.
+//! * Three protocols: [`zerobuffer`], [`zeroipc`] and [`eshm`]. There is no
+//!   big-endian form of any, and no alignment of the bytes given is assumed.
 //!
 //! # Example
 //!
@@ -78,16 +78,35 @@
 //! # }
 //! ```
 //!
+//! Write an ESHM message of typed items, and read it back:
+//!
+//! ```
+//! use polyshm_wire::eshm::{Item, ItemDialect, decode, encode};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let items = [Item::new("counter", 42), Item::new("celsius", 23.5)];
+//! let message = encode(&items, ItemDialect::Native)?; // as C++ writes it
+//! assert_eq!(decode(&message)?, items);
+//!
+//! let error = decode(&message[..30]).unwrap_err();
+//! assert!(error.to_string().starts_with("the message (SEQUENCE) ends early"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Features
 //!
 //! * `serde`: `Serialize` and `Deserialize` for the inspection types
-//!   ([`zerobuffer::Description`], [`zeroipc::Description`] and their parts,
-//!   [`zerobuffer::SemaphoreImage`], [`zeroipc::Value`]).
+//!   ([`zerobuffer::Description`], [`zeroipc::Description`],
+//!   [`eshm::Description`] and their parts, [`zerobuffer::SemaphoreImage`],
+//!   [`zeroipc::Value`]), and `eshm::to_items` and `eshm::from_items`, which
+//!   turn flat structs into ESHM items and back.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod eshm;
 pub mod zerobuffer;
 pub mod zeroipc;
 

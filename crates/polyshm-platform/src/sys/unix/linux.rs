@@ -8,6 +8,9 @@ use rustix::{io::Errno, process::Pid};
 /// A file name's limit; glibc keeps semaphores as `sem.NAME` in the same place.
 pub(crate) const MAX_NAME: usize = 251;
 
+/// Where named shared memory is a file.
+pub(crate) const SHM_DIRECTORY: &str = "/dev/shm";
+
 /// Sleeps while `word` is `expected`, until woken, the deadline, or for no reason.
 #[cfg(not(loom))]
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, deadline: Deadline) {

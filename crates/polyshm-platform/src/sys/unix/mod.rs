@@ -72,6 +72,45 @@ impl Segment {
         Ok(Self(File::from(shm::open(path, flags, file_mode(mode))?)))
     }
 
+    /// An object without a name, where the system has such; the name comes
+    /// with [`link`](Self::link).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn create_unnamed(mode: Mode) -> io::Result<Option<Self>> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match fs::open(linux::SHM_DIRECTORY, flags, file_mode(mode)) {
+            Ok(file) => Ok(Some(Self(File::from(file)))),
+            // Old kernels and some file systems have none.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[expect(clippy::unnecessary_wraps, reason = "Linux can fail")]
+    pub(crate) fn create_unnamed(_mode: Mode) -> io::Result<Option<Self>> {
+        Ok(None)
+    }
+
+    /// Gives an unnamed object its name, unless another has it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn link(&self, path: &str) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let own = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let to = format!("{}{path}", linux::SHM_DIRECTORY);
+        Ok(fs::linkat(
+            fs::CWD,
+            own,
+            fs::CWD,
+            to,
+            fs::AtFlags::SYMLINK_FOLLOW,
+        )?)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn link(&self, _path: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn open(path: &str, access: Access) -> io::Result<Self> {
         let flags = match access {
             Access::ReadOnly => shm::OFlags::RDONLY,
