@@ -74,14 +74,18 @@ fn ours_in(place: &Path) -> Vec<PathBuf> {
 }
 
 /// All tests name their segments `polyshm-...`; a semaphore `sem-w-NAME` is the file
-/// `sem.sem-w-NAME`.
+/// `sem.sem-w-NAME`, an ESHM channel is `eshm_NAME`.
 fn is_ours(name: &str) -> bool {
     let semaphore = || {
         let mut rest = name.strip_prefix("sem.sem-")?.chars();
         rest.next()?;
         rest.as_str().strip_prefix('-')
     };
-    name.starts_with("polyshm-") || semaphore().is_some_and(|name| name.starts_with("polyshm-"))
+    let names = [Some(name), semaphore(), name.strip_prefix("eshm_")];
+    names
+        .iter()
+        .flatten()
+        .any(|name| name.starts_with("polyshm-"))
 }
 
 #[cfg(test)]
@@ -95,6 +99,7 @@ mod tests {
             "polyshm-a-1.lock",
             "sem.sem-w-polyshm-a-1",
             "sem.sem-r-polyshm-a",
+            "eshm_polyshm-a",
         ] {
             assert!(is_ours(name), "{name}");
         }
@@ -104,6 +109,7 @@ mod tests {
             "sem.polyshm-a",
             "sem.sem-",
             "sem.sem-wr-polyshm-a",
+            "eshm_demo",
         ] {
             assert!(!is_ours(name), "{name}");
         }

@@ -47,7 +47,7 @@ pub use items::{BridgeError, from_items, to_items};
 pub use items::{
     DecodeError, Decoder, EncodeError, Event, FunctionCall, ImageFrame, Item, ItemDialect,
     ItemKind, ItemRef, Scalar, ScalarRef, UnknownKind, Value, ValueRef, decode, encode,
-    encode_refs, encode_refs_into,
+    encode_refs, encode_refs_into, item_value,
 };
 pub use layout::{
     ChannelHead, ChannelPlace, ChannelTail, DEFAULT_CAPACITY, DEFAULT_STALE_THRESHOLD_MS,

@@ -14,6 +14,7 @@ pub use error::{DecodeError, EncodeError, UnknownKind};
 pub use serde_bridge::{BridgeError, from_items, to_items};
 pub use value::{
     Event, FunctionCall, ImageFrame, Item, ItemKind, ItemRef, Scalar, ScalarRef, Value, ValueRef,
+    item_value,
 };
 
 /// Tags of section 9.2.

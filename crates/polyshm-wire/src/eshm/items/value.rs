@@ -353,6 +353,74 @@ impl Item {
     }
 }
 
+/// The value of what is a scalar, by its type.
+macro_rules! accessors {
+    ($of:ty) => {
+        impl $of {
+            /// The integer, if it is one.
+            pub const fn as_integer(&self) -> Option<i64> {
+                match self {
+                    Self::Integer(value) => Some(*value),
+                    _ => None,
+                }
+            }
+
+            /// The boolean, if it is one.
+            pub const fn as_boolean(&self) -> Option<bool> {
+                match self {
+                    Self::Boolean(value) => Some(*value),
+                    _ => None,
+                }
+            }
+
+            /// The real, if it is one. An integer is none.
+            pub const fn as_real(&self) -> Option<f64> {
+                match self {
+                    Self::Real(value) => Some(*value),
+                    _ => None,
+                }
+            }
+
+            /// The text, if it is text.
+            pub fn as_str(&self) -> Option<&str> {
+                match self {
+                    Self::String(value) => Some(value),
+                    _ => None,
+                }
+            }
+
+            /// The bytes, if it is binary.
+            pub fn as_bytes(&self) -> Option<&[u8]> {
+                match self {
+                    Self::Binary(value) => Some(value),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+accessors!(Scalar);
+accessors!(Value);
+
+/// The value of a key; of several, the last one's, as in the reference.
+///
+/// ```
+/// use polyshm_wire::eshm::{Item, Value, item_value};
+///
+/// let items = [Item::new("speed", 3), Item::new("name", "left"), Item::new("speed", 4)];
+/// assert_eq!(item_value(&items, "speed").and_then(Value::as_integer), Some(4));
+/// assert_eq!(item_value(&items, "name").and_then(Value::as_str), Some("left"));
+/// assert_eq!(item_value(&items, "force"), None);
+/// ```
+pub fn item_value<'a>(items: &'a [Item], key: &str) -> Option<&'a Value> {
+    items
+        .iter()
+        .rev()
+        .find(|item| item.key == key)
+        .map(|item| &item.value)
+}
+
 impl ScalarRef<'_> {
     /// What it is.
     pub const fn kind(&self) -> ItemKind {
