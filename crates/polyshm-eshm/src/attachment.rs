@@ -263,6 +263,19 @@ impl Attachment {
         self.incoming.forget_waiters();
     }
 
+    /// Makes whole what a dead peer was writing: a successor of another
+    /// implementation would go on from the odd number, and have it even while
+    /// it writes.
+    pub(crate) fn mend(&self, patience: Patience) {
+        let Some(segment) = &self.segment else {
+            return;
+        };
+        let lock = segment.lock(Deadline::after(patience.lock));
+        if matches!(lock, Ok(Some(_))) && !self.remote().exists() {
+            self.incoming.repair();
+        }
+    }
+
     /// Leaves the object: the flag is cleared, and a master removes the object
     /// unless somebody else needs it.
     pub(crate) fn leave(&self, own: Own, auto_cleanup: bool, patience: Patience) {

@@ -22,7 +22,7 @@ const SHORT_SLEEP: Duration = Duration::from_micros(60);
 
 /// The sleep when the writer wakes: so long may a change of the connection go
 /// unnoticed.
-const LONG_SLEEP: Duration = Duration::from_millis(20);
+const LONG_SLEEP: Duration = Duration::from_millis(40);
 
 /// How long a number may stay odd before another writer takes it for a dead
 /// one's. A living writer stays there for the time of one copy.
@@ -427,8 +427,9 @@ impl Channel {
         self.voids.store(voids, Relaxed);
     }
 
-    /// Puts right what the writer before left: called by its successor before
-    /// it is known as one, with the object's lock held.
+    /// Puts right what the writer before left: called with the object's lock
+    /// held, by its successor before it is known as one, or by the reader that
+    /// found it dead.
     pub(crate) fn repair(&self) {
         // Acquire: pairs with the release of the writer before.
         let sequence = self.sequence.load(Acquire);

@@ -178,7 +178,7 @@ impl EndpointBuilder {
     }
 
     /// Between two attempts to find a new object; 100 ms unless set. The old
-    /// object is looked at each millisecond.
+    /// object is looked at more often.
     #[doc(alias = "reconnect_retry_interval_ms")]
     pub const fn reconnect_interval(mut self, interval: Duration) -> Self {
         self.reconnect_interval = interval;

@@ -36,10 +36,14 @@ pub(crate) struct Core {
 struct State {
     /// `None` once closed.
     attachment: Option<Arc<Attachment>>,
+    /// The attachment's, also when it is gone.
+    role: Role,
     phase: Phase,
     monitor: Monitor,
     /// Heartbeats at the last statistics.
     told: (u64, u64),
+    /// Up to when there are heartbeats.
+    beaten: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +104,12 @@ impl Core {
             object,
             epoch: AtomicU32::new(0),
             state: Mutex::new(State {
+                role: attachment.role,
                 attachment: Some(Arc::new(attachment)),
                 phase: Phase::Connected,
                 monitor,
                 told: (0, 0),
+                beaten: Instant::now(),
             }),
             listeners,
             config,
@@ -165,11 +171,7 @@ impl Core {
     }
 
     pub(crate) fn role(&self) -> Role {
-        let state = self.state.lock();
-        match &state.attachment {
-            Some(attachment) => attachment.role,
-            None => self.config.role,
-        }
+        self.state.lock().role
     }
 
     /// How the other side is. Without threads it is looked at now.
@@ -196,9 +198,9 @@ impl Core {
         }
     }
 
-    /// One step of the heartbeat thread.
-    pub(crate) fn tick(&self) {
-        self.step(true, true);
+    /// One step of the heartbeat thread; gives the time until the next.
+    pub(crate) fn tick(&self) -> Duration {
+        self.step(true, true)
     }
 
     /// A step of an endpoint without threads: it never leaves its object.
@@ -206,12 +208,13 @@ impl Core {
         self.step(beat, false);
     }
 
-    fn step(&self, beat: bool, threads: bool) {
+    fn step(&self, beat: bool, threads: bool) -> Duration {
         let mut events = Vec::new();
-        self.state.lock().step(self, beat, threads, &mut events);
+        let interval = self.state.lock().step(self, beat, threads, &mut events);
         for event in &events {
             self.listeners.tell(&self.object.name, event);
         }
+        interval
     }
 
     /// Looks for a master now; see
@@ -257,13 +260,21 @@ impl Core {
 }
 
 impl State {
-    fn step(&mut self, core: &Core, beat: bool, threads: bool, events: &mut Vec<Event>) {
+    fn step(
+        &mut self,
+        core: &Core,
+        beat: bool,
+        threads: bool,
+        events: &mut Vec<Event>,
+    ) -> Duration {
+        /// The longest sleep between two steps.
+        const LONGEST: Duration = Duration::from_millis(10);
         let own = core.object.own;
         let Some(attachment) = self.attachment.clone() else {
-            return;
+            return LONGEST;
         };
         if matches!(self.phase, Phase::Displaced(_)) {
-            return;
+            return LONGEST;
         }
         if !core.config.share_role
             && let Some(pid) = attachment.displaced(own)
@@ -271,20 +282,23 @@ impl State {
             self.phase = Phase::Displaced(pid);
             core.change();
             events.push(Event::Displaced { pid });
-            return;
+            return LONGEST;
         }
+        let now = Instant::now();
         if beat {
             let side = attachment.own();
             // Update: endpoints that share the role beat too. Relaxed: only
             // that it moves matters.
-            side.heartbeat.fetch_add(1, Relaxed);
+            side.heartbeat.fetch_add(self.beats(now), Relaxed);
             if !side.is_attached() {
                 // Another of the same role left, and cleared the flag.
                 attachment.enter_again(own);
             }
         }
-        let now = Instant::now();
         let threshold = core.threshold(&attachment);
+        let interval = (threshold.min(attachment.stale_threshold()) / 10)
+            .min(core.config.reconnect_interval)
+            .clamp(Duration::from_millis(1), LONGEST);
         let change = self.monitor.observe(
             attachment.remote(),
             attachment.role,
@@ -296,7 +310,7 @@ impl State {
             if let Some(change) = change {
                 events.push(change.event());
             }
-            return;
+            return interval;
         }
         match self.phase {
             Phase::Connected => {
@@ -313,6 +327,21 @@ impl State {
             }
             Phase::Lost | Phase::GaveUp | Phase::Displaced(_) | Phase::Closed => {}
         }
+        interval
+    }
+
+    /// One heartbeat for each millisecond since the last: the rate of the
+    /// reference. At least one, and not many after a long stop.
+    fn beats(&mut self, now: Instant) -> u64 {
+        const MOST: u64 = 100;
+        let passed = now.saturating_duration_since(self.beaten);
+        let beats = u64::try_from(passed.as_millis()).unwrap_or(MOST);
+        if (1..=MOST).contains(&beats) {
+            self.beaten += Duration::from_millis(beats);
+        } else {
+            self.beaten = now;
+        }
+        beats.clamp(1, MOST)
     }
 
     /// What a change means while connected.
@@ -325,6 +354,9 @@ impl State {
         events: &mut Vec<Event>,
     ) {
         let is_stale = matches!(change, Change::Silent { .. } | Change::Left { .. });
+        if is_stale {
+            attachment.mend(Patience::SHORT);
+        }
         events.push(change.event());
         if attachment.role == Role::Slave && is_stale {
             self.phase = if core.disconnects_at_once() {
@@ -458,6 +490,7 @@ impl State {
             old.leave(core.object.own, false, Patience::SHORT);
         }
         self.monitor = Monitor::after_reconnection(new.remote(), new.role);
+        self.role = new.role;
         self.attachment = Some(Arc::new(new));
         self.phase = Phase::Connected;
         core.change();

@@ -417,8 +417,8 @@ impl Sender {
     ///
     /// The message is there, whole, for every reader that looks after this
     /// returned. Where another process took this role, which only other
-    /// implementations do, that is noticed within about a millisecond, and at
-    /// once without threads.
+    /// implementations do, that is noticed at the next heartbeat, within a tenth of
+    /// the stale threshold, and at once without threads.
     ///
     /// # Errors
     ///

@@ -93,10 +93,10 @@ impl fmt::Display for Event {
 pub(crate) type Callback = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// Who is told.
-#[derive(Default)]
 pub(crate) struct Listeners {
     callback: Option<Callback>,
-    queues: Mutex<Vec<Arc<Queue>>>,
+    /// `None` once closed.
+    queues: Mutex<Option<Vec<Arc<Queue>>>>,
 }
 
 impl fmt::Debug for Listeners {
@@ -109,27 +109,32 @@ impl Listeners {
     pub(crate) fn new(callback: Option<Callback>) -> Self {
         Self {
             callback,
-            queues: Mutex::default(),
+            queues: Mutex::new(Some(Vec::new())),
         }
     }
 
     pub(crate) fn subscribe(&self) -> Events {
         let queue = Arc::new(Queue::default());
-        self.queues.lock().push(Arc::clone(&queue));
+        match &mut *self.queues.lock() {
+            Some(queues) => queues.push(Arc::clone(&queue)),
+            None => queue.state.lock().closed = true,
+        }
         Events(queue)
     }
 
     /// Tells everybody. No lock of the endpoint is held: a callback may use it.
     pub(crate) fn tell(&self, name: &str, event: &Event) {
         tracing::info!(target: "polyshm_eshm", name, ?event, "{event}");
-        self.queues.lock().retain(|queue| {
-            // The other count is the receiver's.
-            let heard = Arc::strong_count(queue) > 1;
-            if heard {
-                queue.push(event.clone());
-            }
-            heard
-        });
+        if let Some(queues) = &mut *self.queues.lock() {
+            queues.retain(|queue| {
+                // The other count is the receiver's.
+                let heard = Arc::strong_count(queue) > 1;
+                if heard {
+                    queue.push(event.clone());
+                }
+                heard
+            });
+        }
         if let Some(callback) = &self.callback {
             let call = std::panic::AssertUnwindSafe(|| callback(event));
             if std::panic::catch_unwind(call).is_err() {
@@ -141,7 +146,7 @@ impl Listeners {
 
     /// Nothing will come any more.
     pub(crate) fn close(&self) {
-        for queue in self.queues.lock().drain(..) {
+        for queue in self.queues.lock().take().into_iter().flatten() {
             queue.state.lock().closed = true;
             queue.changed.notify_all();
         }

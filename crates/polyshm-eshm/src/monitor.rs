@@ -76,9 +76,6 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// A threshold below this would take every late look for a death.
     const LEAST_THRESHOLD: Duration = Duration::from_millis(2);
-    /// A cleared flag counts after this: with several slaves the next beat of
-    /// another sets it again.
-    const LEFT_AFTER: Duration = Duration::from_millis(5);
     const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
     pub(crate) fn new(side: &SideWords) -> Self {
@@ -106,8 +103,8 @@ impl Monitor {
         self.remote
     }
 
-    /// One look. `steady` says that looks come each millisecond: then a longer
-    /// pause was this process's own, and hardly counts.
+    /// One look. `steady` says that looks come ten times in each threshold: then a
+    /// longer pause was this process's own, and hardly counts.
     pub(crate) fn observe(
         &mut self,
         side: &SideWords,
@@ -135,7 +132,9 @@ impl Monitor {
             return self.heard();
         }
         match self.remote {
-            Remote::Alive if !side.is_attached() && self.silent >= Self::LEFT_AFTER => {
+            // A cleared flag alone is not enough: with several slaves the next
+            // beat of another sets it again.
+            Remote::Alive if !side.is_attached() && self.silent >= threshold / 4 => {
                 self.remote = Remote::Closed;
                 Some(Change::Left {
                     silent_for: self.silent,

@@ -1,6 +1,7 @@
 //! The heartbeat thread: one per process, for all endpoints that want one.
 //!
-//! It beats and watches each millisecond. It lives while there are such
+//! It beats and watches some times in each stale threshold, and no more often: on
+//! an idle machine the wake-ups are all it costs. It lives while there are such
 //! endpoints and is joined when the last one leaves, so that a library that
 //! holds this code can be unloaded.
 
@@ -12,11 +13,8 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// Between two beats, as in the reference.
-const INTERVAL: Duration = Duration::from_millis(1);
 
 static PULSE: Mutex<Pulse> = Mutex::new(Pulse {
     cores: Vec::new(),
@@ -41,12 +39,13 @@ pub(crate) fn enroll(core: &Arc<Core>) {
     let mut pulse = PULSE.lock();
     pulse.cores.push(Arc::clone(core));
     let pid = std::process::id();
-    if pulse
-        .thread
-        .as_ref()
-        .is_some_and(|thread| thread.pid == pid)
-    {
-        return;
+    match &pulse.thread {
+        Some(thread) if thread.pid == pid => {
+            // It may sleep for longer than the new one's interval.
+            thread.handle.thread().unpark();
+            return;
+        }
+        _ => {}
     }
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
@@ -86,21 +85,15 @@ pub(crate) fn resign(core: &Arc<Core>) {
 }
 
 fn run(stop: &AtomicBool) {
-    let mut next = Instant::now();
     let mut cores = Vec::new();
     while !stop.load(Relaxed) {
+        let start = Instant::now();
         cores.clone_from(&PULSE.lock().cores);
-        for core in &cores {
-            core.tick();
-        }
+        let next = cores.iter().map(|core| core.tick()).min();
         // A closed endpoint must not be kept until the next beat.
         cores.clear();
-        next += INTERVAL;
-        let now = Instant::now();
-        match next.checked_duration_since(now) {
-            Some(left) if !left.is_zero() => thread::park_timeout(left),
-            // Beats that were missed are not made up for.
-            _ => next = now,
+        if let Some(left) = next.and_then(|next| next.checked_sub(start.elapsed())) {
+            thread::park_timeout(left);
         }
     }
 }

@@ -41,7 +41,7 @@ impl Semaphore {
     ///
     /// [`Error::AlreadyExists`], [`Error::InvalidName`], [`Error::PermissionDenied`].
     pub fn create_new(name: &str, value: u32, mode: Mode) -> Result<Self> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_SEMAPHORE_NAME)?;
         crash::point(crash::Step::FileSystem);
         sys::NamedSemaphore::create_new(&path, value, mode)
             .map(|named| Self(Form::Named(Arc::new(named))))
@@ -54,7 +54,7 @@ impl Semaphore {
     ///
     /// [`Error::NotFound`], [`Error::InvalidName`], [`Error::PermissionDenied`].
     pub fn open(name: &str) -> Result<Self> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_SEMAPHORE_NAME)?;
         sys::NamedSemaphore::open(&path)
             .map(|named| Self(Form::Named(Arc::new(named))))
             .map_err(|e| Error::from_io("open", Self::WHAT, name, e))
@@ -73,7 +73,7 @@ impl Semaphore {
     ///
     /// The system refuses.
     pub fn unlink(name: &str) -> Result<bool> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_SEMAPHORE_NAME)?;
         crash::point(crash::Step::FileSystem);
         match sys::NamedSemaphore::unlink(&path) {
             Ok(()) => Ok(true),

@@ -129,7 +129,7 @@ impl SharedMemory {
     ///
     /// As [`SharedMemory::create_new`], without [`Error::NoSpace`].
     pub fn create_empty(name: &str, mode: Mode) -> Result<Self> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_NAME)?;
         crash::point(crash::Step::FileSystem);
         let handle = sys::Segment::create_new(&path, mode)
             .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
@@ -167,7 +167,7 @@ impl SharedMemory {
     /// As [`SharedMemory::create_new`]; whether the name is taken is known at
     /// publishing, at the latest.
     pub fn create_hidden(name: &str, len: u64, mode: Mode) -> Result<Self> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_NAME)?;
         crash::point(crash::Step::FileSystem);
         let unnamed = sys::Segment::create_unnamed(mode)
             .map_err(|e| Error::from_io("create", Self::WHAT, name, e))?;
@@ -255,7 +255,7 @@ impl SharedMemory {
     }
 
     fn open_with(name: &str, access: Access) -> Result<Self> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_NAME)?;
         let failed = |e| Error::from_io("open", Self::WHAT, name, e);
         let handle = sys::Segment::open(&path, access).map_err(failed)?;
         let len = handle.len().map_err(failed)?;
@@ -389,7 +389,7 @@ impl SharedMemory {
     ///
     /// The system refuses.
     pub fn unlink_name(name: &str) -> Result<bool> {
-        let path = check_name(Self::WHAT, name)?;
+        let path = check_name(Self::WHAT, name, sys::MAX_NAME)?;
         crash::point(crash::Step::FileSystem);
         match sys::Segment::unlink(&path) {
             Ok(()) => Ok(true),
@@ -415,7 +415,7 @@ impl Drop for SegmentLock<'_> {
 }
 
 /// Checks a name against the system's rules and gives the form that its calls take.
-pub(crate) fn check_name(what: &'static str, name: &str) -> Result<String> {
+pub(crate) fn check_name(what: &'static str, name: &str, limit: usize) -> Result<String> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     let reason = if bare.is_empty() {
         "it is empty".to_owned()
@@ -425,11 +425,11 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<String> {
         "it contains a path separator".to_owned()
     } else if bare.contains('\0') {
         "it contains a NUL character".to_owned()
-    } else if bare.len() > sys::MAX_NAME {
+    } else if bare.len() > limit {
         format!(
             "it is {} bytes long and {} are allowed",
             bare.len(),
-            sys::MAX_NAME
+            limit
         )
     } else {
         return Ok(sys::system_name(bare));

@@ -123,14 +123,14 @@ fn a_name_is_removed_only_while_it_is_ours() {
 
 #[test]
 fn names_have_rules() {
-    let long = "n".repeat(252);
+    let long = "n".repeat(256);
     for (name, rule) in [
         ("", "empty"),
         ("/", "empty"),
         ("a/b", "separator"),
         ("..", "directory"),
         ("a\0", "NUL"),
-        (&*long, "252"),
+        (&*long, "256"),
     ] {
         let error = SharedMemory::create_new(name, 64, Mode::OWNER).unwrap_err();
         assert!(
@@ -142,6 +142,13 @@ fn names_have_rules() {
             Err(Error::InvalidName { .. })
         ));
     }
+    // Semaphores share the longest name with a prefix.
+    assert!(matches!(
+        Semaphore::open(&long[..252]),
+        Err(Error::InvalidName { .. })
+    ));
+    let error = SharedMemory::open(&long[..252]).unwrap_err();
+    assert!(!cfg!(target_os = "linux") || error.is_not_found(), "{error}");
 }
 
 #[test]

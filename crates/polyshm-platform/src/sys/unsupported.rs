@@ -6,6 +6,8 @@ use std::{convert::Infallible, io, path::Path};
 
 pub(crate) const MAX_NAME: usize = 245;
 
+pub(crate) const MAX_SEMAPHORE_NAME: usize = MAX_NAME;
+
 pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

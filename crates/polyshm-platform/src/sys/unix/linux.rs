@@ -5,8 +5,11 @@ use crate::process::Liveness;
 use crate::{Deadline, sync::AtomicU32};
 use rustix::{io::Errno, process::Pid};
 
-/// A file name's limit; glibc keeps semaphores as `sem.NAME` in the same place.
-pub(crate) const MAX_NAME: usize = 251;
+/// A file name's limit.
+pub(crate) const MAX_NAME: usize = 255;
+
+/// glibc keeps semaphores as files `sem.NAME`.
+pub(crate) const MAX_SEMAPHORE_NAME: usize = 251;
 
 /// Where named shared memory is a file.
 pub(crate) const SHM_DIRECTORY: &str = "/dev/shm";

@@ -5,14 +5,14 @@ mod semaphore;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{MAX_NAME, liveness, start_time};
+pub(crate) use linux::{MAX_NAME, MAX_SEMAPHORE_NAME, liveness, start_time};
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(loom)))]
 pub(crate) use linux::{futex_wait, futex_wake};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod posix;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use posix::{MAX_NAME, liveness, start_time};
+pub(crate) use posix::{MAX_NAME, MAX_SEMAPHORE_NAME, liveness, start_time};
 #[cfg(not(any(target_os = "linux", target_os = "android", loom)))]
 pub(crate) use posix::{futex_wait, futex_wake};
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 /// macOS allows 31 characters, of which the leading slash is one.
 pub(crate) const MAX_NAME: usize = 30;
 
+pub(crate) const MAX_SEMAPHORE_NAME: usize = MAX_NAME;
+
 /// There is no portable wait on a word: a short nap, and the caller looks again.
 pub(crate) fn futex_wait(_word: &AtomicU32, _expected: u32, deadline: Deadline) {
     let nap = Duration::from_micros(200);
