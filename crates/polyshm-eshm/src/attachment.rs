@@ -6,8 +6,8 @@ use crate::{
     channel::{Channel, Cursor},
 };
 use polyshm_platform::{
-    self as platform, Bytes, Deadline, Identity, InvalidWord, Region, SegmentLock, SharedMemory,
-    Word32, Word64, process,
+    self as platform, Bytes, Deadline, Identity, InvalidWord, OutOfRange, Region, SegmentLock,
+    SharedMemory, Word32, Word64, process,
     sync::Ordering::{Acquire, Relaxed, Release},
 };
 use polyshm_wire::eshm::{Direction, HEADER_SIZE, Header, ImageError, Layout, MAGIC, offset};
@@ -95,6 +95,11 @@ impl SideWords {
         let pid = self.pid();
         exists(pid, self.mark.load(Relaxed))
     }
+
+    /// Whether somebody is attached whose process exists.
+    pub(crate) fn lives(&self) -> bool {
+        self.is_attached() && self.exists()
+    }
 }
 
 /// Whether a mark belongs to the process of that pid.
@@ -123,6 +128,11 @@ pub(crate) struct Own {
 }
 
 impl Own {
+    /// Whether this is not a forked child of that process.
+    pub(crate) fn is_this_process(self) -> bool {
+        u64::try_from(self.pid).is_ok_and(|pid| pid == process::current())
+    }
+
     pub(crate) fn new(native_marks: bool) -> Self {
         let pid = process::current();
         Self {
@@ -131,6 +141,10 @@ impl Own {
         }
     }
 }
+
+/// Others did not let go of the object's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy;
 
 /// A mapped object, and what this endpoint is in it.
 #[derive(Debug)]
@@ -233,8 +247,28 @@ impl Attachment {
 
     /// Whether another process has taken this one's role; its pid.
     pub(crate) fn displaced(&self, own: Own) -> Option<i32> {
-        let pid = self.own().pid();
-        (pid != own.pid).then_some(pid)
+        let side = self.own();
+        let pid = side.pid();
+        let mark = side.mark.load(Relaxed);
+        // In another pid namespace it may have the same pid.
+        let other = pid != own.pid || (mark != own.mark && mark_is_of(mark, pid) && own.mark != 0);
+        other.then_some(pid)
+    }
+
+    /// Writes where others of the same role may do so too. One that was killed
+    /// at it holds the others up for no longer than it takes to see that.
+    pub(crate) fn write_in_turn(&self, data: &[u8]) -> Result<Result<(), Busy>, OutOfRange> {
+        let Some(segment) = &self.segment else {
+            return self.outgoing.write(data).map(Ok);
+        };
+        let lock = segment.lock(Deadline::after(Patience::USUAL.lock));
+        let Ok(Some(_lock)) = lock else {
+            return Ok(Err(Busy));
+        };
+        if data.len() <= self.outgoing.capacity() {
+            self.outgoing.repair();
+        }
+        self.outgoing.write(data).map(Ok)
     }
 
     pub(crate) fn identity(&self) -> Option<Identity> {
@@ -300,7 +334,7 @@ impl Attachment {
             return;
         };
         let slave = &self.header.slave;
-        if !self.created && slave.is_attached() && slave.exists() {
+        if !self.created && slave.lives() {
             return;
         }
         if let Err(error) = segment.unlink() {
@@ -364,6 +398,15 @@ impl Object {
         }
     }
 
+    pub(crate) fn no_thread(&self, source: std::io::Error) -> OpenError {
+        self.system(platform::Error::System {
+            attempt: "start",
+            what: "heartbeat thread",
+            name: self.name.to_string(),
+            source,
+        })
+    }
+
     fn invalid(&self, source: ImageError) -> OpenError {
         OpenError::Invalid {
             name: self.name(),
@@ -397,6 +440,12 @@ impl Object {
             if !segment.is_linked().map_err(|error| self.system(error))? {
                 continue;
             }
+            if segment.is_empty() && !creation.expired() {
+                // Its creator is between the name and the length.
+                drop(lock);
+                std::thread::sleep(Self::LOOK_INTERVAL);
+                continue;
+            }
             let entered = match self.judge(&segment, config, patience)? {
                 Verdict::Unfinished if !creation.expired() => {
                     drop(lock);
@@ -428,6 +477,10 @@ impl Object {
             Err(error) => return Err(self.system(error)),
         };
         let _lock = self.lock(&segment, patience)?;
+        if self.header(&segment)?.is_none() {
+            // Another implementation's creator may be at work.
+            std::thread::sleep(patience.creation);
+        }
         if let Some(header) = self.header(&segment)? {
             let sides = [Side::of_master(&header), Side::of_slave(&header)];
             for (side, role) in sides.into_iter().zip([Role::Master, Role::Slave]) {
@@ -463,13 +516,13 @@ impl Object {
             return Err(OpenError::NoMaster { name: self.name() });
         }
         let lock = self.lock(&segment, patience)?;
-        let Some(header) = self.header(&segment)? else {
+        let linked = segment.is_linked().map_err(|error| self.system(error))?;
+        let header = if linked { self.header(&segment)? } else { None };
+        let Some(header) = header else {
             return Err(OpenError::NotReady { name: self.name() });
         };
         let master = Side::of_master(&header);
-        let lives = master.attached
-            && (master.exists() || self.beats(&segment, master, patience.heartbeat));
-        if !lives {
+        if !(master.attached && master.exists() || self.lives(&segment, master, patience)) {
             return Err(OpenError::NoMaster { name: self.name() });
         }
         let Verdict::Attach { alone } = self.judge_slave(&segment, &header, config, patience)?
@@ -491,6 +544,18 @@ impl Object {
             Ok(None) => Err(OpenError::Busy { name: self.name() }),
             Err(error) => Err(self.system(error)),
         }
+    }
+
+    /// The master of another object that took the name of `current`, when there
+    /// is one.
+    pub(crate) fn replaced_by(&self, current: &Attachment) -> Option<i32> {
+        let segment = SharedMemory::open_read_only(&self.path).ok()?;
+        if current.identity() == Some(segment.identity()) {
+            return None;
+        }
+        let header = self.header(&segment).ok()??;
+        let master = Side::of_master(&header);
+        (master.attached && master.exists()).then_some(master.pid)
     }
 
     /// Whether an automatic endpoint may become master: there is no object, or
@@ -610,18 +675,27 @@ impl Object {
         }
     }
 
-    /// Whether a side is attached and lives. A process that is not ours to know
-    /// is asked for its heartbeat too: its pid may be another's by now.
+    /// Whether a side is attached and lives.
+    ///
+    /// A pid may belong to another process by now, and in another pid namespace
+    /// nobody has it: where the pid does not decide, the heartbeat does.
     fn lives(&self, segment: &SharedMemory, side: Side, patience: Patience) -> bool {
-        if !side.attached || !side.exists() {
+        /// The longest time between two heartbeats of a living peer, and some.
+        const HEARTBEAT: Duration = Duration::from_millis(25);
+        if !side.attached {
             return false;
         }
-        if mark_is_of(side.mark, side.pid) || side.heartbeat == 0 {
-            return true;
+        let exists = side.exists();
+        if side.heartbeat == 0 || (exists && mark_is_of(side.mark, side.pid)) {
+            return exists;
         }
         let threshold = Duration::from_millis(side.threshold.into());
-        let within = threshold.max(Patience::SHORT.heartbeat);
-        self.beats(segment, side, within.min(patience.heartbeat))
+        let within = if exists {
+            threshold.clamp(HEARTBEAT, patience.heartbeat.max(HEARTBEAT))
+        } else {
+            HEARTBEAT
+        };
+        self.beats(segment, side, within)
     }
 
     /// Whether a side's heartbeat moves in that time.

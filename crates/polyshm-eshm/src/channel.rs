@@ -10,7 +10,7 @@ use polyshm_platform::{
     Bytes, Deadline, InvalidWord, OutOfRange, Region, Word32, Word64,
     sync::{
         Ordering::{Acquire, Relaxed, Release},
-        fence, spin_loop, yield_now,
+        fence, spin_loop,
     },
 };
 use polyshm_wire::eshm::{Direction, Layout};
@@ -18,18 +18,11 @@ use std::time::Duration;
 
 /// The sleep between two looks at a writer that wakes nobody; with the system's
 /// slack, below 100 µs.
-const SHORT_SLEEP: Duration = Duration::from_micros(60);
+const SHORT_SLEEP: Duration = Duration::from_micros(45);
 
 /// The sleep when the writer wakes: so long may a change of the connection go
 /// unnoticed.
 const LONG_SLEEP: Duration = Duration::from_millis(40);
-
-/// How long a number may stay odd before another writer takes it for a dead
-/// one's. A living writer stays there for the time of one copy.
-const STUCK: Duration = Duration::from_millis(100);
-
-/// How long a writer among others tries.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Numbers are halves of 32-bit sequence numbers.
 const NUMBER_BITS: u32 = 31;
@@ -74,8 +67,10 @@ pub struct Received {
 pub(crate) enum Look {
     /// No message since the last.
     Nothing,
-    /// A write is under way, or the number changed meanwhile.
+    /// A write is under way.
     Busy,
+    /// The number changed while the message was looked at.
+    Torn,
     New(Received),
     /// There is one, and it is longer than the buffer; it was not taken.
     TooSmall {
@@ -119,11 +114,6 @@ impl Target for Vec<u8> {
     }
 }
 
-/// Another writer was in the middle of a message, and went on being there; or
-/// took this one's place in the middle of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Interrupted;
-
 impl Channel {
     pub(crate) fn new(
         region: &Region,
@@ -145,6 +135,10 @@ impl Channel {
             void: word32(place.native_void)?,
             voids: word32(place.native_voids)?,
         })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.data.len()
     }
 
     pub(crate) fn counts(&self) -> (u64, u64) {
@@ -175,88 +169,6 @@ impl Channel {
         Ok(())
     }
 
-    /// Writes a message where other writers may be at work too.
-    ///
-    /// # Errors
-    ///
-    /// The outer one as [`write`](Self::write); the inner one when the others
-    /// did not let it through.
-    pub(crate) fn write_shared(&self, data: &[u8]) -> Result<Result<(), Interrupted>, OutOfRange> {
-        let len = self.check(data)?;
-        let Some(odd) = self.claim() else {
-            return Ok(Err(Interrupted));
-        };
-        self.fill(data, len)?;
-        // Release: as in `write`. A number that is not ours any more means that
-        // this writer was taken for dead.
-        let done = self
-            .sequence
-            .compare_exchange(odd, odd.wrapping_add(1), Release, Relaxed);
-        if done.is_err() {
-            return Ok(Err(Interrupted));
-        }
-        self.count_up_to(odd.wrapping_add(1));
-        self.wake();
-        Ok(Ok(()))
-    }
-
-    /// Makes the number odd, for this writer alone; gives the odd number.
-    fn claim(&self) -> Option<u32> {
-        let give_up = Deadline::after(PATIENCE);
-        let mut watched: Option<(u32, Deadline)> = None;
-        loop {
-            let now = self.sequence.load(Relaxed);
-            let next = if now & 1 == 0 {
-                now.wrapping_add(1)
-            } else if let Some((seen, stuck)) = watched
-                && seen == now
-            {
-                if !stuck.expired() {
-                    yield_now();
-                    continue;
-                }
-                now.wrapping_add(2)
-            } else if give_up.expired() {
-                return None;
-            } else {
-                watched = Some((now, Deadline::after(STUCK)));
-                continue;
-            };
-            // Acquire: pairs with the release of the writer before, whose
-            // counters are counted on.
-            if self
-                .sequence
-                .compare_exchange(now, next, Acquire, Relaxed)
-                .is_ok()
-            {
-                // The writer before may have died before it counted.
-                self.count_up_to(now & !1);
-                if now & 1 == 1 {
-                    // The dead writer's number never was a message.
-                    self.set_voids(next.wrapping_sub(1));
-                }
-                return Some(next);
-            }
-        }
-    }
-
-    /// Raises the count of the format to what an even number stands for, unless
-    /// another did.
-    fn count_up_to(&self, even: u32) {
-        let mut count = self.write_count.load(Relaxed);
-        // Relative to the count: 1 where a message is not counted yet.
-        while self.number(even).wrapping_sub(count) == 1 {
-            // Release: as in `publish`.
-            let raised =
-                self.write_count
-                    .compare_exchange(count, count.wrapping_add(1), Release, Relaxed);
-            match raised {
-                Ok(_) => return,
-                Err(found) => count = found,
-            }
-        }
-    }
-
     #[inline]
     fn check(&self, data: &[u8]) -> Result<u32, OutOfRange> {
         match u32::try_from(data.len()) {
@@ -276,6 +188,10 @@ impl Channel {
         fence(Release);
         self.data.write(0, data)?;
         self.data_size.store(len, Relaxed);
+        if self.void.load(Relaxed) != 0 {
+            // The number comes again after 2^31 messages.
+            self.void.store(0, Relaxed);
+        }
         Ok(())
     }
 
@@ -338,7 +254,7 @@ impl Channel {
         let number = self.number(sequence);
         if self.is_void(sequence) {
             if !self.still(sequence) {
-                return Look::Busy;
+                return Look::Torn;
             }
             // A dead writer's: nothing was committed.
             cursor.sequence = sequence;
@@ -376,7 +292,7 @@ impl Channel {
             if self.still(sequence) {
                 look
             } else {
-                Look::Busy
+                Look::Torn
             }
         };
         if len > self.data.len() {
@@ -387,7 +303,7 @@ impl Channel {
         };
         // The length was checked against the channel's own.
         if self.data.read(0, room).is_err() || !self.still(sequence) {
-            return Err(Look::Busy);
+            return Err(Look::Torn);
         }
         Ok(len)
     }
@@ -437,6 +353,9 @@ impl Channel {
             // Died in the middle of a message. Readers do not look at these
             // words until the number is even.
             let even = sequence.wrapping_add(1);
+            // Release: the odd number is another's store; who sees what follows
+            // must see it too.
+            fence(Release);
             // With bit 0 set, so that 0 stands for none.
             self.void.store(even | 1, Relaxed);
             self.set_voids(even);
@@ -447,7 +366,11 @@ impl Channel {
             self.sequence.store(even, Release);
         } else {
             // Died before it counted a whole one.
-            self.count_up_to(sequence);
+            let count = self.write_count.load(Relaxed).wrapping_add(1);
+            if self.number(sequence) == count {
+                // Release: as in `publish`.
+                self.write_count.store(count, Release);
+            }
         }
         self.nudge();
     }
@@ -509,7 +432,7 @@ impl Channel {
             return if self.still(sequence) {
                 Look::Nothing
             } else {
-                Look::Busy
+                Look::Torn
             };
         }
         self.copy(sequence, into).map_or_else(

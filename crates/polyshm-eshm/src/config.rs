@@ -163,7 +163,8 @@ impl EndpointBuilder {
         self
     }
 
-    /// Has this endpoint go by a threshold of its own, whatever is stored.
+    /// Has this endpoint go by a threshold of its own, whatever is stored; at
+    /// least 30 ms, since the other side beats for the stored one.
     pub const fn own_threshold(mut self, threshold: Duration) -> Self {
         self.own_threshold = Some(threshold);
         self
@@ -245,10 +246,10 @@ impl EndpointBuilder {
         self
     }
 
-    /// Whether other processes may have the same role at the same time, as
-    /// several readers of one master; false unless set. All of them must set
-    /// it, and their writes then exclude each other, at the cost of an atomic
-    /// exchange or two per message.
+    /// Whether other slaves may be attached at the same time, as several readers
+    /// of one master; false unless set, and without effect on a master. All of
+    /// them must set it. Each reads every message, and their writes take turns
+    /// by a lock of the system, which costs about a microsecond.
     pub const fn share_role(mut self, share: bool) -> Self {
         self.share_role = share;
         self
@@ -283,9 +284,13 @@ impl EndpointBuilder {
         self
     }
 
-    /// Called at every [`Event`], on the heartbeat thread, or in
-    /// [`Endpoint::update_heartbeat`](crate::Endpoint::update_heartbeat) without
-    /// threads. It must return soon: all heartbeats of the process wait for it.
+    /// Called at every [`Event`]: on the heartbeat thread, or in the call that
+    /// found it, such as [`Endpoint::reconnect`](crate::Endpoint::reconnect).
+    ///
+    /// It must return soon: all heartbeats of the process wait for it. It may
+    /// use and close endpoints, and must not wait for a thread that does: the
+    /// last one that is closed waits for the heartbeat thread. A call may still
+    /// come while another thread closes the endpoint.
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.callback = Some(Arc::new(callback));
         self

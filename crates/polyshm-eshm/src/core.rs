@@ -44,6 +44,8 @@ struct State {
     told: (u64, u64),
     /// Up to when there are heartbeats.
     beaten: Instant,
+    /// When something that costs system calls was looked at.
+    looked: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +99,7 @@ impl Core {
         object: Object,
         config: EndpointBuilder,
         attachment: Attachment,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, OpenError> {
         let listeners = Listeners::new(config.callback.clone());
         let monitor = Monitor::new(attachment.remote());
         let core = Arc::new(Self {
@@ -110,14 +112,26 @@ impl Core {
                 monitor,
                 told: (0, 0),
                 beaten: Instant::now(),
+                looked: Instant::now(),
             }),
             listeners,
             config,
         });
         if core.config.threads {
-            pulse::enroll(&core);
+            // Before anybody can take it for an endpoint without heartbeats.
+            core.beat();
+            if let Err(source) = pulse::enroll(&core) {
+                core.close();
+                return Err(core.object.no_thread(source));
+            }
         }
-        core
+        Ok(core)
+    }
+
+    fn beat(&self) {
+        if let Some(attachment) = &self.state.lock().attachment {
+            attachment.own().heartbeat.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
@@ -253,7 +267,10 @@ impl Core {
         if self.config.threads {
             pulse::resign(self);
         }
-        attachment.leave(self.object.own, self.config.auto_cleanup, Patience::USUAL);
+        // A forked child's copy has nothing to leave: the parent is entered.
+        if self.object.own.is_this_process() {
+            attachment.leave(self.object.own, self.config.auto_cleanup, Patience::USUAL);
+        }
         attachment.incoming.nudge();
         self.listeners.close();
     }
@@ -273,7 +290,9 @@ impl State {
         let Some(attachment) = self.attachment.clone() else {
             return LONGEST;
         };
+        let now = Instant::now();
         if matches!(self.phase, Phase::Displaced(_)) {
+            self.after_displacement(core, &attachment, now, events);
             return LONGEST;
         }
         if !core.config.share_role
@@ -284,8 +303,8 @@ impl State {
             events.push(Event::Displaced { pid });
             return LONGEST;
         }
-        let now = Instant::now();
-        if beat {
+        // Who gave up has left, and who is lost for good is not waited for.
+        if beat && !matches!(self.phase, Phase::GaveUp | Phase::Lost) {
             let side = attachment.own();
             // Update: endpoints that share the role beat too. Relaxed: only
             // that it moves matters.
@@ -298,7 +317,7 @@ impl State {
         let threshold = core.threshold(&attachment);
         let interval = (threshold.min(attachment.stale_threshold()) / 10)
             .min(core.config.reconnect_interval)
-            .clamp(Duration::from_millis(1), LONGEST);
+            .clamp(pulse::LEAST_INTERVAL, LONGEST);
         let change = self.monitor.observe(
             attachment.remote(),
             attachment.role,
@@ -316,6 +335,9 @@ impl State {
             Phase::Connected => {
                 if let Some(change) = change {
                     self.connected(core, &attachment, change, now, events);
+                }
+                if attachment.role == Role::Master && self.monitor.remote() != Remote::Alive {
+                    self.alone(core, &attachment, now, events);
                 }
             }
             Phase::Reconnecting { attempts, .. } => {
@@ -342,6 +364,49 @@ impl State {
             self.beaten = now;
         }
         beats.clamp(1, MOST)
+    }
+
+    /// Whether it is time again for a look that costs system calls.
+    fn is_due(&mut self, now: Instant, interval: Duration) -> bool {
+        let due = now.saturating_duration_since(self.looked) >= interval;
+        if due {
+            self.looked = now;
+        }
+        due
+    }
+
+    /// A slave takes its place again when the one that took it has left.
+    fn after_displacement(
+        &mut self,
+        core: &Core,
+        attachment: &Attachment,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
+        const INTERVAL: Duration = Duration::from_millis(100);
+        if attachment.role == Role::Slave && self.is_due(now, INTERVAL) && !attachment.own().lives()
+        {
+            self.back(core, attachment, 0, events);
+        }
+    }
+
+    /// A master without a slave may have been replaced, as masters of other
+    /// implementations do.
+    fn alone(
+        &mut self,
+        core: &Core,
+        attachment: &Attachment,
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        if self.is_due(now, INTERVAL)
+            && let Some(pid) = core.object.replaced_by(attachment)
+        {
+            self.phase = Phase::Displaced(pid);
+            core.change();
+            events.push(Event::Displaced { pid });
+        }
     }
 
     /// What a change means while connected.
@@ -414,11 +479,11 @@ impl State {
         let unlimited = config.disconnect_behavior == DisconnectBehavior::Never;
         let limit =
             (!unlimited && config.reconnect_attempts > 0).then_some(config.reconnect_attempts);
-        if now >= next {
+        if now >= next && limit.is_none_or(|limit| attempts < limit) {
             attempts = attempts.saturating_add(1);
             self.phase = Phase::Reconnecting {
                 since,
-                next: now + config.reconnect_interval,
+                next: after(now, config.reconnect_interval),
                 attempts,
             };
             events.push(Event::Reconnecting {
@@ -438,6 +503,8 @@ impl State {
             || (!unlimited && !wait.is_zero() && waited >= wait)
         {
             self.phase = Phase::GaveUp;
+            // A slave that comes after, or a master that closes, need not spare it.
+            attachment.leave(core.object.own, false, Patience::SHORT);
             core.change();
             attachment.incoming.nudge();
             events.push(Event::GaveUp { attempts, waited });
@@ -503,6 +570,10 @@ impl State {
             return Err(OpenError::Closed { name: name() });
         };
         if let Phase::Displaced(pid) = self.phase {
+            if attachment.role == Role::Slave && !attachment.own().lives() {
+                self.back(core, &attachment, 0, events);
+                return Ok(());
+            }
             return Err(OpenError::RoleTaken {
                 name: name(),
                 role: attachment.role,
@@ -512,16 +583,29 @@ impl State {
         let now = Instant::now();
         let threshold = core.threshold(&attachment);
         let threads = core.config.threads;
-        let remote = attachment.remote();
-        self.monitor
-            .observe(remote, attachment.role, threshold, threads, now);
+        let change = self.monitor.observe(
+            attachment.remote(),
+            attachment.role,
+            threshold,
+            threads,
+            now,
+        );
+        if let (Some(change), Phase::Connected) = (change, self.phase) {
+            if threads {
+                self.connected(core, &attachment, change, now, events);
+            } else {
+                events.push(change.event());
+            }
+        }
         let connected = matches!(self.phase, Phase::Connected);
         match self.monitor.remote() {
-            Remote::Alive if connected => return Ok(()),
-            Remote::Alive => {
+            Remote::Alive if !connected && attachment.remote().is_attached() => {
                 self.back(core, &attachment, 0, events);
                 return Ok(());
             }
+            // Without threads the last look may be long ago.
+            Remote::Alive if threads || attachment.remote().lives() => return Ok(()),
+            Remote::NeverSeen if connected && attachment.remote().lives() => return Ok(()),
             // A master has nothing to look for.
             _ if attachment.role != Role::Slave => return Ok(()),
             _ => {}
@@ -530,7 +614,7 @@ impl State {
         if result.is_err() && threads && !connected {
             self.phase = Phase::Reconnecting {
                 since: now,
-                next: now + core.config.reconnect_interval,
+                next: after(now, core.config.reconnect_interval),
                 attempts: 1,
             };
             core.change();
@@ -539,11 +623,20 @@ impl State {
     }
 }
 
+/// A moment that far off; a far one when the clock does not reach it.
+fn after(now: Instant, interval: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(1 << 30);
+    now.checked_add(interval).unwrap_or(now + FAR)
+}
+
 impl Core {
     /// The own one, when it was set, or the creator's.
     fn threshold(&self, attachment: &Attachment) -> Duration {
-        self.config
-            .own_threshold
-            .unwrap_or_else(|| attachment.stale_threshold())
+        /// The other side does not know of it, and beats each 10 ms at least.
+        const LEAST: Duration = Duration::from_millis(30);
+        match self.config.own_threshold {
+            Some(own) => own.max(LEAST),
+            None => attachment.stale_threshold(),
+        }
     }
 }

@@ -3,8 +3,8 @@
 use crate::{
     Connection, EndpointBuilder, Events, HeartbeatError, OpenError, ReadError, Remote, Role, Stats,
     WriteError,
-    attachment::{Attachment, Object, Patience},
-    channel::{Cursor, Interrupted, Look, Received, Target},
+    attachment::{Attachment, Busy, Object, Patience},
+    channel::{Cursor, Look, Received, Target},
     core::{Core, View},
 };
 use polyshm_platform::{Deadline, WaitSource, Waiter};
@@ -12,7 +12,10 @@ use polyshm_wire::eshm::{Decoder, Direction, ImageError, Item, encode, object_na
 use std::{fmt, ops::Deref, sync::Arc};
 
 /// Looks at a message that is being written, without a wait.
-const TRIES: u32 = 64;
+const LOOKS: u32 = 64;
+
+/// Copies of a message that is overwritten meanwhile, without a wait.
+const COPIES: u32 = 3;
 
 /// A message in memory of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,28 +248,31 @@ impl Endpoint {
         let path = object_name(name)?;
         let object = Object::new(name, path, &config)?;
         let deadline = Deadline::after(config.connect_timeout);
-        let attachment = loop {
+        loop {
             match object.open(&config, Patience::USUAL) {
-                Ok(attachment) => break attachment,
+                Ok(attachment) => return Self::of(object, config, attachment),
                 Err(error) if !error.is_transient() || deadline.expired() => return Err(error),
                 Err(_) => std::thread::sleep(Object::LOOK_INTERVAL),
             }
-        };
-        Ok(Self::of(object, config, attachment))
-    }
-
-    pub(crate) fn of(object: Object, config: EndpointBuilder, attachment: Attachment) -> Self {
-        let cursor = attachment.start;
-        let waiter = Waiter::new(config.wait_strategy);
-        let owner = Arc::new(Owner(Core::new(object, config, attachment)));
-        Self {
-            sender: Sender::new(Arc::clone(&owner)),
-            receiver: Receiver::new(owner, cursor, waiter),
         }
     }
 
+    pub(crate) fn of(
+        object: Object,
+        config: EndpointBuilder,
+        attachment: Attachment,
+    ) -> Result<Self, OpenError> {
+        let cursor = attachment.start;
+        let waiter = Waiter::new(config.wait_strategy);
+        let owner = Arc::new(Owner(Core::new(object, config, attachment)?));
+        Ok(Self {
+            sender: Sender::new(Arc::clone(&owner)),
+            receiver: Receiver::new(owner, cursor, waiter),
+        })
+    }
+
     /// The two halves, for two threads. The endpoint is closed when both are
-    /// gone.
+    /// gone. A half that is not used keeps the object of its last use mapped.
     #[must_use]
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
@@ -444,9 +450,9 @@ impl Sender {
     /// A write where other writers may be.
     fn write_carefully(&self, attachment: &Attachment, data: &[u8]) -> Result<(), WriteError> {
         let name = || self.owner.name();
-        let written = if self.owner.config.share_role {
-            match attachment.outgoing.write_shared(data) {
-                Ok(Err(Interrupted)) => return Err(WriteError::Interrupted { name: name() }),
+        let written = if self.owner.config.share_role && attachment.role == Role::Slave {
+            match attachment.write_in_turn(data) {
+                Ok(Err(Busy)) => return Err(WriteError::Busy { name: name() }),
                 Ok(Ok(())) => Ok(()),
                 Err(error) => Err(error),
             }
@@ -576,7 +582,7 @@ impl Receiver {
     #[inline]
     pub fn try_read(&mut self) -> Result<Option<Message>, ReadError> {
         let mut data = Vec::new();
-        let received = self.poll(&mut data)?;
+        let received = self.poll_patiently(&mut data)?;
         Ok(received.map(|received| Message { data, received }))
     }
 
@@ -604,7 +610,7 @@ impl Receiver {
     /// See [`ReadError`]. A message that is too long stays.
     #[inline]
     pub fn try_read_into(&mut self, mut buffer: &mut [u8]) -> Result<Option<Received>, ReadError> {
-        self.poll(&mut buffer)
+        self.poll_patiently(&mut buffer)
     }
 
     /// The latest message of the channel, read before or not, written before
@@ -625,12 +631,12 @@ impl Receiver {
             });
         };
         let mut data = Vec::new();
-        for _ in 0..TRIES {
+        for _ in 0..LOOKS {
             match attachment.incoming.look_again(&mut data) {
                 Look::New(received) => return Ok(Some(Message { data, received })),
                 Look::Nothing => return Ok(None),
                 Look::Corrupt { found } => return Err(self.corrupt(found)),
-                Look::Busy | Look::TooSmall { .. } => std::thread::yield_now(),
+                Look::Busy | Look::Torn | Look::TooSmall { .. } => std::thread::yield_now(),
             }
         }
         Ok(None)
@@ -665,13 +671,19 @@ impl Receiver {
         into: &mut impl Target,
         timeout: impl Into<Deadline>,
     ) -> Result<Received, ReadError> {
+        // What is there already costs no look at the clock.
+        if let Polled::New(received) = self.poll(into)? {
+            return Ok(received);
+        }
+        let deadline = timeout.into();
         let waiter = self.waiter;
         let mut reading = Reading {
             receiver: self,
             into,
             asleep: None,
+            deadline,
         };
-        let received = waiter.wait(&mut reading, timeout)?;
+        let received = waiter.wait(&mut reading, deadline)?;
         drop(reading);
         received.ok_or_else(|| self.timeout())
     }
@@ -683,15 +695,36 @@ impl Receiver {
         }
     }
 
-    /// Looks, a few times where a message is just being written.
+    /// Looks a few times where a message is just being written.
     #[inline]
-    fn poll(&mut self, into: &mut impl Target) -> Result<Option<Received>, ReadError> {
+    fn poll_patiently(&mut self, into: &mut impl Target) -> Result<Option<Received>, ReadError> {
+        let mut copies = 0;
+        for _ in 0..LOOKS {
+            match self.poll(into)? {
+                Polled::New(received) => return Ok(Some(received)),
+                Polled::Nothing => return Ok(None),
+                Polled::Busy => std::hint::spin_loop(),
+                Polled::Torn => {
+                    copies += 1;
+                    if copies == COPIES {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks once.
+    #[inline]
+    fn poll(&mut self, into: &mut impl Target) -> Result<Polled, ReadError> {
         if self.owner.epoch() != self.epoch {
             if self.owner.connection() != Connection::Closed {
                 // What the object before still holds comes first.
                 match self.take(into) {
-                    Ok(None) | Err(ReadError::Corrupt { .. }) => {}
-                    found => return found,
+                    Ok(Polled::New(received)) => return Ok(Polled::New(received)),
+                    Err(error @ ReadError::BufferTooSmall { .. }) => return Err(error),
+                    _ => {}
                 }
             }
             self.look();
@@ -706,29 +739,25 @@ impl Receiver {
     }
 
     #[inline]
-    fn take(&mut self, into: &mut impl Target) -> Result<Option<Received>, ReadError> {
+    fn take(&mut self, into: &mut impl Target) -> Result<Polled, ReadError> {
         let Some(attachment) = &self.attachment else {
-            return Ok(None);
+            return Ok(Polled::Nothing);
         };
-        for _ in 0..TRIES {
-            match attachment.incoming.look(&mut self.cursor, into) {
-                Look::Nothing => return Ok(None),
-                Look::New(received) => {
-                    self.lost = self.lost.saturating_add(received.lost);
-                    return Ok(Some(received));
-                }
-                Look::Busy => std::hint::spin_loop(),
-                Look::TooSmall { needed } => {
-                    return Err(ReadError::BufferTooSmall {
-                        name: self.owner.name(),
-                        needed,
-                        len: into.limit(),
-                    });
-                }
-                Look::Corrupt { found } => return Err(self.corrupt(found)),
+        match attachment.incoming.look(&mut self.cursor, into) {
+            Look::Nothing => Ok(Polled::Nothing),
+            Look::New(received) => {
+                self.lost = self.lost.saturating_add(received.lost);
+                Ok(Polled::New(received))
             }
+            Look::Busy => Ok(Polled::Busy),
+            Look::Torn => Ok(Polled::Torn),
+            Look::TooSmall { needed } => Err(ReadError::BufferTooSmall {
+                name: self.owner.name(),
+                needed,
+                len: into.limit(),
+            }),
+            Look::Corrupt { found } => Err(self.corrupt(found)),
         }
-        Ok(None)
     }
 
     #[cold]
@@ -767,12 +796,23 @@ impl Receiver {
     }
 }
 
+/// What one look of a receiver gave.
+enum Polled {
+    Nothing,
+    Busy,
+    Torn,
+    New(Received),
+}
+
 /// A read that waits.
 struct Reading<'a, T> {
     receiver: &'a mut Receiver,
     into: &'a mut T,
     /// Where this thread is counted as a sleeper.
     asleep: Option<Arc<Attachment>>,
+    /// Looked at after copies that came to nothing: a large message takes long,
+    /// and the waiter looks at the clock only now and then.
+    deadline: Deadline,
 }
 
 impl<T: Target> WaitSource for Reading<'_, T> {
@@ -781,10 +821,15 @@ impl<T: Target> WaitSource for Reading<'_, T> {
 
     #[inline]
     fn poll(&mut self) -> Result<Option<Received>, ReadError> {
-        self.receiver.poll(self.into)
+        match self.receiver.poll(self.into)? {
+            Polled::New(received) => Ok(Some(received)),
+            Polled::Torn if self.deadline.expired() => Err(self.receiver.timeout()),
+            Polled::Nothing | Polled::Busy | Polled::Torn => Ok(None),
+        }
     }
 
     fn park(&mut self, until: Deadline) -> Result<Option<Received>, ReadError> {
+        let native = self.receiver.owner.config.native_marks;
         if let Some(attachment) = &self.receiver.attachment {
             let counted = self
                 .asleep
@@ -793,11 +838,13 @@ impl<T: Target> WaitSource for Reading<'_, T> {
             if !counted {
                 let attachment = Arc::clone(attachment);
                 self.wake_up();
-                attachment.incoming.count_sleeper();
+                if native {
+                    attachment.incoming.count_sleeper();
+                }
                 self.asleep = Some(attachment);
             }
             if self.receiver.owner.epoch() == self.receiver.epoch {
-                let wakes = counted && attachment_wakes(self.asleep.as_deref());
+                let wakes = native && counted && attachment_wakes(self.asleep.as_deref());
                 if let Some(attachment) = &self.asleep {
                     attachment
                         .incoming
@@ -805,7 +852,7 @@ impl<T: Target> WaitSource for Reading<'_, T> {
                 }
             }
         }
-        self.receiver.poll(self.into)
+        self.poll()
     }
 
     fn glance(&mut self) -> Result<Option<Received>, ReadError> {
@@ -823,8 +870,11 @@ fn attachment_wakes(attachment: Option<&Attachment>) -> bool {
 }
 
 impl<T> Reading<'_, T> {
+    /// Is counted as a sleeper no more.
     fn wake_up(&mut self) {
-        if let Some(attachment) = self.asleep.take() {
+        if let Some(attachment) = self.asleep.take()
+            && self.receiver.owner.config.native_marks
+        {
             attachment.incoming.uncount_sleeper();
         }
     }

@@ -157,11 +157,11 @@ pub enum WriteError {
         /// The process.
         pid: i32,
     },
-    /// Other writers of the same role did not let it through.
+    /// Another writer of the same role holds the object's lock.
     #[error(
-        "other writers of the same role interrupted a message to channel {name:?}: write it again, or write from one process"
+        "another slave holds channel {name:?} in the middle of a message: look for a stopped one, and write again"
     )]
-    Interrupted {
+    Busy {
         /// The channel's name.
         name: Arc<str>,
     },
@@ -309,7 +309,7 @@ to_io! {
         WriteError::TooLarge { .. } | WriteError::Encode { .. } => InvalidInput,
         WriteError::Reconnecting { .. } | WriteError::GaveUp { .. } | WriteError::Closed { .. } => NotConnected,
         WriteError::Displaced { .. } => ConnectionAborted,
-        WriteError::Interrupted { .. } => Interrupted,
+        WriteError::Busy { .. } => WouldBlock,
     }
     ReadError {
         ReadError::Timeout { .. } => TimedOut,

@@ -46,7 +46,8 @@ pub enum Event {
     },
     /// An automatic endpoint, slave so far, became master.
     Promoted,
-    /// Another process has taken this endpoint's role.
+    /// Another process has taken this endpoint's role. A slave takes it again
+    /// when that process has left.
     Displaced {
         /// The process.
         pid: i32,
@@ -116,7 +117,10 @@ impl Listeners {
     pub(crate) fn subscribe(&self) -> Events {
         let queue = Arc::new(Queue::default());
         match &mut *self.queues.lock() {
-            Some(queues) => queues.push(Arc::clone(&queue)),
+            Some(queues) => {
+                queues.retain(|queue| Arc::strong_count(queue) > 1);
+                queues.push(Arc::clone(&queue));
+            }
             None => queue.state.lock().closed = true,
         }
         Events(queue)

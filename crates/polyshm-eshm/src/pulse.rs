@@ -8,13 +8,18 @@
 use crate::core::Core;
 use parking_lot::Mutex;
 use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// Between two beats, at least.
+pub(crate) const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 
 static PULSE: Mutex<Pulse> = Mutex::new(Pulse {
     cores: Vec::new(),
@@ -35,29 +40,32 @@ struct Running {
 }
 
 /// Beats for this endpoint from now on.
-pub(crate) fn enroll(core: &Arc<Core>) {
+pub(crate) fn enroll(core: &Arc<Core>) -> io::Result<()> {
     let mut pulse = PULSE.lock();
-    pulse.cores.push(Arc::clone(core));
     let pid = std::process::id();
-    match &pulse.thread {
-        Some(thread) if thread.pid == pid => {
-            // It may sleep for longer than the new one's interval.
-            thread.handle.thread().unpark();
-            return;
-        }
-        _ => {}
+    if pulse
+        .thread
+        .as_ref()
+        .is_some_and(|thread| thread.pid != pid)
+    {
+        // A fork took the list along; its endpoints are the parent's.
+        pulse.cores.clear();
+        pulse.thread = None;
+    }
+    if let Some(thread) = &pulse.thread {
+        // It may sleep for longer than the new one's interval.
+        thread.handle.thread().unpark();
+        pulse.cores.push(Arc::clone(core));
+        return Ok(());
     }
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
-    let thread = thread::Builder::new()
+    let handle = thread::Builder::new()
         .name("polyshm-eshm".into())
-        .spawn(move || run(&told));
-    match thread {
-        Ok(handle) => pulse.thread = Some(Running { handle, stop, pid }),
-        Err(error) => {
-            tracing::error!(target: "polyshm_eshm", %error, "no thread for heartbeats: peers will take this process for dead");
-        }
-    }
+        .spawn(move || run(&told))?;
+    pulse.cores.push(Arc::clone(core));
+    pulse.thread = Some(Running { handle, stop, pid });
+    Ok(())
 }
 
 /// Beats for this endpoint no more.
@@ -89,10 +97,17 @@ fn run(stop: &AtomicBool) {
     while !stop.load(Relaxed) {
         let start = Instant::now();
         cores.clone_from(&PULSE.lock().cores);
-        let next = cores.iter().map(|core| core.tick()).min();
+        // One endpoint's fault must not stop the others' hearts.
+        let tick = |core: &Arc<Core>| catch_unwind(AssertUnwindSafe(|| core.tick())).ok();
+        let next = cores.iter().filter_map(tick).min();
         // A closed endpoint must not be kept until the next beat.
         cores.clear();
-        if let Some(left) = next.and_then(|next| next.checked_sub(start.elapsed())) {
+        let Some(interval) = next else {
+            // None is left; it is about to be told to stop.
+            thread::park_timeout(LEAST_INTERVAL);
+            continue;
+        };
+        if let Some(left) = interval.checked_sub(start.elapsed()) {
             thread::park_timeout(left);
         }
     }

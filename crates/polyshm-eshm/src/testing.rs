@@ -64,7 +64,7 @@ impl HeapObject {
     pub fn create(&self, config: EndpointBuilder) -> Result<Endpoint, OpenError> {
         let (object, config) = self.object(config)?;
         let attachment = object.fill(&self.region, &config)?;
-        Ok(Endpoint::of(object, config, attachment))
+        Endpoint::of(object, config, attachment)
     }
 
     /// A slave.
@@ -100,7 +100,7 @@ impl HeapObject {
         };
         object.check_size(image.len() as u64, &header)?;
         let attachment = object.enter_region(&self.region, role, true)?;
-        Ok(Endpoint::of(object, config, attachment))
+        Endpoint::of(object, config, attachment)
     }
 
     /// A copy of the bytes.

@@ -2,8 +2,8 @@
 #![cfg(target_os = "linux")]
 
 use polyshm_platform::{
-    Access, Deadline, Error, FileLock, Mode, Region, Semaphore, SharedMemory, WakeWord, process,
-    sync::Ordering,
+    Access, Deadline, Error, FileLock, LIVENESS_SLICE, Mode, Region, Semaphore, SharedMemory,
+    WakeWord, process, sync::Ordering,
 };
 use std::{
     os::unix::fs::PermissionsExt,
@@ -148,7 +148,10 @@ fn names_have_rules() {
         Err(Error::InvalidName { .. })
     ));
     let error = SharedMemory::open(&long[..252]).unwrap_err();
-    assert!(!cfg!(target_os = "linux") || error.is_not_found(), "{error}");
+    assert!(
+        !cfg!(target_os = "linux") || error.is_not_found(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -305,4 +308,32 @@ fn deadlines_are_monotonic_and_capped() {
     assert!(slice.remaining().unwrap() <= Duration::from_millis(5));
     assert!(Deadline::now().at_most(LONG).expired());
     assert!(Deadline::never().at_most(LONG).remaining().is_some());
+}
+
+#[test]
+fn everybody_who_sleeps_is_woken() {
+    let region = Region::heap(64);
+    let (word, started) = (region.word32(0).unwrap(), region.word32(4).unwrap());
+    let slept_out = region.word32(8).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                started.fetch_add(1, Ordering::Relaxed);
+                let end = Instant::now() + LIVENESS_SLICE;
+                word.sleep_while(0, Deadline::never());
+                if Instant::now() >= end {
+                    slept_out.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while started.load(Ordering::Relaxed) < 3 {
+            std::thread::yield_now();
+        }
+        // Time to fall asleep. Whoever does not sleep yet sees the new value.
+        std::thread::sleep(Duration::from_millis(20));
+        word.store(1, Ordering::Relaxed);
+        word.wake(u32::MAX);
+    });
+    // One may have been held up by the machine; not two.
+    assert!(slept_out.load(Ordering::Relaxed) < 2);
 }

@@ -14,6 +14,9 @@ pub(crate) const MAX_SEMAPHORE_NAME: usize = 251;
 /// Where named shared memory is a file.
 pub(crate) const SHM_DIRECTORY: &str = "/dev/shm";
 
+/// This process's open files, each under its number.
+pub(crate) const OWN_FILES: &str = "/proc/self/fd";
+
 /// Sleeps while `word` is `expected`, until woken, the deadline, or for no reason.
 #[cfg(not(loom))]
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, deadline: Deadline) {
@@ -31,6 +34,8 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, deadline: Deadline) {
 #[cfg(not(loom))]
 pub(crate) fn futex_wake(word: &AtomicU32, count: u32) {
     use rustix::thread::futex;
+    // The kernel takes a signed number, and wakes one for a negative one.
+    let count = count.min(i32::MAX.cast_unsigned());
     let _ = futex::wake(word, futex::Flags::empty(), count);
 }
 

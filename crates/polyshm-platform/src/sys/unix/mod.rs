@@ -76,6 +76,10 @@ impl Segment {
     /// with [`link`](Self::link).
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn create_unnamed(mode: Mode) -> io::Result<Option<Self>> {
+        if !Path::new(linux::OWN_FILES).exists() {
+            // The name is given through there.
+            return Ok(None);
+        }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match fs::open(linux::SHM_DIRECTORY, flags, file_mode(mode)) {
             Ok(file) => Ok(Some(Self(File::from(file)))),
@@ -95,7 +99,7 @@ impl Segment {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn link(&self, path: &str) -> io::Result<()> {
         use std::os::fd::AsRawFd;
-        let own = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let own = format!("{}/{}", linux::OWN_FILES, self.0.as_raw_fd());
         let to = format!("{}{path}", linux::SHM_DIRECTORY);
         Ok(fs::linkat(
             fs::CWD,
