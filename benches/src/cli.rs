@@ -1,7 +1,7 @@
 //! The command line of `paired`.
 
 use crate::{
-    copying,
+    copying, eshm,
     latency::{self, Effort},
     machine::{Cores, Machine},
     names, peer,
@@ -56,6 +56,12 @@ enum Kind {
     Streams,
     /// Wake-ups through ZeroIPC's semaphore
     Wake,
+    /// Writes to an ESHM channel that nobody reads
+    EshmWrite,
+    /// Round trips through an ESHM channel
+    EshmLatency,
+    /// The load of an ESHM channel that nobody uses
+    EshmIdle,
 }
 
 /// The program's main function.
@@ -122,6 +128,21 @@ fn run(args: &Args) -> Result<()> {
     }
     if wanted(Kind::Wake) {
         let section = wake::section(blocks, args.smoke, cores, pin)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::EshmWrite) {
+        let core = cores.filter(|_| pin).map(|cores| cores.own);
+        let section = eshm::write::section(blocks, args.smoke, core)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::EshmLatency) {
+        let (section, notes) = eshm::latency::section(blocks, args.smoke, cores, pin)?;
+        report.notes.extend(notes);
+        report.sections.push(section);
+    }
+    if wanted(Kind::EshmIdle) {
+        let (section, notes) = eshm::idle::section(blocks, args.smoke)?;
+        report.notes.extend(notes);
         report.sections.push(section);
     }
     print!("{report}");

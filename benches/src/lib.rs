@@ -81,6 +81,7 @@
 
 pub mod cli;
 pub mod copying;
+pub mod eshm;
 #[cfg(feature = "iceoryx2")]
 pub mod iceoryx;
 pub mod latency;
@@ -95,4 +96,5 @@ pub mod ring;
 pub mod stream;
 pub mod svg;
 pub mod throughput;
+pub mod turns;
 pub mod zeroipc;

@@ -1,7 +1,7 @@
 //! The second process: this program again, with a job.
 
 use crate::{
-    latency,
+    eshm, latency,
     machine::Pinned,
     names, throughput,
     zeroipc::{streams, wake},
@@ -45,6 +45,12 @@ pub enum Task {
     Stream(streams::Run),
     /// Wake who woke this process.
     Wake(wake::Run),
+    /// Be an idle slave, and look at what came.
+    EshmWrite(eshm::write::Run),
+    /// Be a slave that answers.
+    EshmLatency(eshm::latency::Run),
+    /// Be half of an idle pair.
+    EshmIdle(eshm::idle::Run),
 }
 
 /// A running peer. Dropping it ends it.
@@ -107,6 +113,16 @@ impl Peer {
             words,
             expected,
         })
+    }
+
+    /// Waits for what the peer says next.
+    ///
+    /// # Errors
+    ///
+    /// It says nothing for a long time.
+    pub fn listen(&self) -> Result<String> {
+        let heard = self.words.recv_timeout(WATCHDOG);
+        heard.context("waiting for the peer to say something")
     }
 
     /// Waits for the peer to say `word`.
@@ -191,6 +207,9 @@ fn work(job: &str) -> Result<()> {
         Task::Throughput(run) => throughput::serve(&job.prefix, run, ready)?,
         Task::Stream(run) => streams::serve(&job.prefix, run, ready)?,
         Task::Wake(run) => wake::serve(&job.prefix, run, ready)?,
+        Task::EshmWrite(run) => eshm::write::serve(&job.prefix, run, ready)?,
+        Task::EshmLatency(run) => eshm::latency::serve(&job.prefix, run, ready)?,
+        Task::EshmIdle(run) => eshm::idle::serve(&job.prefix, run, ready)?,
     }
     say(Peer::DONE)
 }

@@ -11,16 +11,16 @@
 //! | `pinned` | whether the two processes were each kept on one core |
 //! | `smoke` | whether this was a smoke run, whose numbers mean nothing |
 //! | `notes` | what was left out, and choices made on this machine |
-//! | `sections` | one object each for latency, throughput, copy, and ZeroIPC's calls, streams and wake-ups |
+//! | `sections` | one object each for latency, throughput, copy, ZeroIPC's calls, streams and wake-ups, and ESHM's writes, latency and idleness |
 //!
 //! A section has `name`, `unit`, `contenders` and `ratios`. A contender has
 //! `name`, `median` (of its blocks, in the section's unit), `per_block`, and
 //! where it applies `p99` (the median of its blocks' p99) and `bytes` (per
 //! frame). A ratio has `name` (always "how many times as good as": for latency,
-//! calls and wake-ups the quotient of times, for throughput, copies and streams
-//! that of rates), `median`, `lower_quartile`, `upper_quartile`, `min`, `max` and
-//! `per_block`; where it has a target also `target_at_most` and `met` (whether the
-//! median is within it).
+//! calls, writes, wake-ups and idleness the quotient of times, for throughput,
+//! copies and streams that of rates), `median`, `lower_quartile`, `upper_quartile`, `min`, `max` and
+//! `per_block`; where it has a target also `target_at_most` or `target_at_least`,
+//! and `met` (whether the median is within it).
 
 use crate::machine::Machine;
 use anyhow::{Context, Result};
@@ -145,17 +145,31 @@ pub struct Ratio {
 /// What a ratio should be.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Aim {
-    /// The most that the median should be.
-    #[serde(rename = "target_at_most")]
-    pub at_most: f64,
+    /// Where the median should be.
+    #[serde(flatten)]
+    pub bound: Bound,
     /// Whether it is.
     pub met: bool,
+}
+
+/// Which side of a value is good.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub enum Bound {
+    /// Less, and the value itself.
+    #[serde(rename = "target_at_most")]
+    AtMost(f64),
+    /// More, and the value itself.
+    #[serde(rename = "target_at_least")]
+    AtLeast(f64),
 }
 
 impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let met = if self.met { "met" } else { "MISSED" };
-        write!(f, "target of at most {:.2} {met}", self.at_most)
+        match self.bound {
+            Bound::AtMost(bound) => write!(f, "target of at most {bound:.2} {met}"),
+            Bound::AtLeast(bound) => write!(f, "target of at least {bound:.2} {met}"),
+        }
     }
 }
 
@@ -213,14 +227,14 @@ impl Section {
     }
 
     /// Compares two contenders block by block: the first one's value over the
-    /// second one's. Without one of them, nothing.
-    pub fn ratio(&mut self, name: &str, over: &str, under: &str) {
+    /// second one's. Without one of them, nothing. Gives whether both are there.
+    pub fn ratio(&mut self, name: &str, over: &str, under: &str) -> bool {
         let blocks = |name: &str| {
             let found = self.contenders.iter().find(|known| known.name == name);
             found.map(|contender| contender.per_block.as_slice())
         };
         let (Some(over), Some(under)) = (blocks(over), blocks(under)) else {
-            return;
+            return false;
         };
         let per_block: Vec<f64> = over.iter().zip(under).map(|(o, u)| o / u).collect();
         self.ratios.push(Ratio {
@@ -233,14 +247,25 @@ impl Section {
             per_block,
             aim: None,
         });
+        true
     }
 
     /// Says what the last ratio should be.
-    pub fn aim_at_most(&mut self, at_most: f64) {
+    pub fn aim_at_most(&mut self, bound: f64) {
         if let Some(ratio) = self.ratios.last_mut() {
             ratio.aim = Some(Aim {
-                at_most,
-                met: ratio.median <= at_most,
+                bound: Bound::AtMost(bound),
+                met: ratio.median <= bound,
+            });
+        }
+    }
+
+    /// Says what the last ratio should be.
+    pub fn aim_at_least(&mut self, bound: f64) {
+        if let Some(ratio) = self.ratios.last_mut() {
+            ratio.aim = Some(Aim {
+                bound: Bound::AtLeast(bound),
+                met: ratio.median >= bound,
             });
         }
     }
@@ -326,11 +351,26 @@ mod tests {
             section.add("slow", 20.0 * speed, None, None);
             section.add("fast", 10.0 * speed, None, None);
         }
-        section.ratio("slow / fast", "slow", "fast");
-        section.ratio("slow / absent", "slow", "absent");
+        assert!(section.ratio("slow / fast", "slow", "fast"));
+        assert!(!section.ratio("slow / absent", "slow", "absent"));
         let [ratio] = section.ratios() else {
             panic!("one of the two contenders of the second ratio is absent");
         };
         assert!((ratio.min - 2.0).abs() < 1e-9 && (ratio.max - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn targets_have_a_side() {
+        let mut section = Section::new("test", "ns");
+        section.add("slow", 20.0, None, None);
+        section.add("fast", 10.0, None, None);
+        let mut met = |aim: fn(&mut Section, f64), bound| {
+            section.ratio("slow / fast", "slow", "fast");
+            aim(&mut section, bound);
+            let last = section.ratios().last().and_then(|ratio| ratio.aim);
+            last.is_some_and(|aim| aim.met)
+        };
+        assert!(met(Section::aim_at_most, 2.5) && !met(Section::aim_at_most, 1.5));
+        assert!(met(Section::aim_at_least, 1.5) && !met(Section::aim_at_least, 2.5));
     }
 }

@@ -8,6 +8,8 @@ use crate::run::{Outcome, Step};
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("frames", &["--seconds", "1"]),
     ("hello", &[]),
+    ("master_slave", &["--seconds", "2"]),
+    ("reconnect", &[]),
     ("sensors", &["--seconds", "2"]),
     ("work_queue", &["--items", "300000", "--seconds", "5"]),
 ];

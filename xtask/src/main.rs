@@ -6,6 +6,7 @@
 //! step failed.
 
 mod bench;
+mod capi;
 mod clippy;
 mod crash;
 mod doc;
@@ -65,6 +66,8 @@ enum Command {
     Crash,
     /// Exchange data with the Python implementation
     Interop,
+    /// Build the C library and its headers into target/polyshm/capi, and test them with C and Python
+    Capi,
     /// Package every publishable crate and build it from its package; nothing is uploaded
     Package,
     /// Run the paired process benchmarks and write target/polyshm/bench.json
@@ -109,6 +112,7 @@ fn execute(command: &Command) -> anyhow::Result<bool> {
         Command::Model => session.step("model", model::run),
         Command::Crash => session.step("crash", crash::run),
         Command::Interop => session.step("interop", interop::run),
+        Command::Capi => session.step("capi", capi::run),
         Command::Package => session.step("package", package::run),
         Command::Bench(args) => session.step("bench", |step| bench::run(step, args)),
         Command::BenchSmoke => session.step("bench-smoke", bench::smoke),

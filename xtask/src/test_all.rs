@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use crate::{
-    bench, clippy, crash, doc, doc_test, examples, fmt, hostile, interop, leftovers, model,
+    bench, capi, clippy, crash, doc, doc_test, examples, fmt, hostile, interop, leftovers, model,
     package, run::Session, sanitize, test, tidy, vectors,
 };
 
@@ -36,6 +36,7 @@ enum Name {
     Model,
     Crash,
     Interop,
+    Capi,
     Package,
     BenchSmoke,
     Examples,
@@ -76,6 +77,7 @@ pub(crate) fn run(session: &mut Session<'_>, args: &Args) {
             Name::Model => session.step("model", model::run),
             Name::Crash => session.step("crash", crash::run),
             Name::Interop => session.step("interop", interop::run),
+            Name::Capi => session.step("capi", capi::run),
             Name::Package => session.step("package", package::run),
             Name::BenchSmoke => session.step("bench-smoke", bench::smoke),
             Name::Examples => session.step("examples", examples::run),

@@ -11,17 +11,21 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
         "--test",
         "vectors",
         "--test",
+        "vectors_eshm",
+        "--test",
         "vectors_zeroipc",
         "--all-features",
     ]))?;
-    // The same images, read and written by the protocol itself.
-    step.run_tests(step.cargo_test(&[
-        "-p",
-        "polyshm-zeroipc",
-        "--test",
-        "vectors",
-        "--features",
-        "testing",
-    ]))?;
+    // The same images, read and written by the protocols themselves.
+    for package in ["polyshm-eshm", "polyshm-zeroipc"] {
+        step.run_tests(step.cargo_test(&[
+            "-p",
+            package,
+            "--test",
+            "vectors",
+            "--features",
+            "testing",
+        ]))?;
+    }
     Ok(step.outcome())
 }

@@ -3,21 +3,19 @@
 use crate::{
     machine::Pinned,
     names,
-    report::{Section, quantile},
+    report::Section,
+    turns::{self, Contender, Effort, Group},
 };
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use crossbeam_queue::ArrayQueue;
 use polyshm_zeroipc::{Map, Memory, Queue, Semaphore};
 use std::{
     collections::HashMap,
-    fmt,
     hint::black_box,
-    ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Instant,
 };
 
 /// Elements of each queue.
@@ -25,53 +23,14 @@ const QUEUE: usize = 1024;
 /// Slots of the map; half of them are used, in both maps.
 const SLOTS: u64 = 1 << 14;
 const KEYS: u64 = SLOTS / 2;
-/// Calls between two looks at the clock.
-const BATCH: u64 = 20_000;
-
-/// One of several ways to do the same.
-pub struct Contender {
-    name: &'static str,
-    calls: Box<dyn FnMut(Range<u64>) -> bool>,
-}
-
-impl fmt::Debug for Contender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Contender").field(&self.name).finish()
-    }
-}
-
-impl Contender {
-    /// `call` gets the call's number, and gives whether it found what it had to.
-    fn new(name: &'static str, mut call: impl FnMut(u64) -> bool + 'static) -> Self {
-        // The loop is a part of the closure, so that nothing is called by a
-        // pointer within it.
-        let calls = move |numbers: Range<u64>| {
-            let mut right = true;
-            for number in numbers {
-                right &= call(black_box(number));
-            }
-            right
-        };
-        Self {
-            name,
-            calls: Box::new(calls),
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// One call for each number; whether all found what they had to.
-    pub fn call(&mut self, numbers: Range<u64>) -> bool {
-        (self.calls)(numbers)
-    }
-}
-
-/// Contenders that take turns, and what they do.
-pub type Group = (&'static str, Vec<Contender>);
+const FULL: Effort = Effort {
+    rounds: 40,
+    batch: 20_000,
+};
+const SMOKE: Effort = Effort {
+    rounds: 2,
+    batch: 2_000,
+};
 
 /// A comparison: the first contender's time over the second's.
 #[derive(Debug)]
@@ -235,31 +194,11 @@ fn semaphore(memory: &Memory) -> Result<Vec<Contender>> {
 pub fn section(blocks: usize, smoke: bool, core: Option<usize>) -> Result<Section> {
     let _pinned = Pinned::to(core)?;
     let mut section = Section::new("zeroipc calls", "ns per pair of calls or lookup");
-    let (rounds, batch) = if smoke { (2, 2_000) } else { (40, BATCH) };
+    let effort = if smoke { SMOKE } else { FULL };
     for _ in 0..blocks {
         // Anew for each block: where the bytes lie counts.
         for (_, mut group) in groups()? {
-            let mut times = vec![Vec::new(); group.len()];
-            let mut from = 0;
-            for round in 0..=rounds {
-                for turn in 0..group.len() {
-                    // Backwards every other time.
-                    let at = if round % 2 == 0 {
-                        turn
-                    } else {
-                        group.len() - 1 - turn
-                    };
-                    let nanos = timed(&mut group[at], from..from + batch)?;
-                    // The first round warms up.
-                    if round > 0 {
-                        times[at].push(nanos);
-                    }
-                }
-                from += batch;
-            }
-            for (contender, times) in group.iter().zip(&times) {
-                section.add(contender.name(), quantile(times, 500), None, None);
-            }
+            turns::block(&mut section, &mut group, effort)?;
         }
     }
     for Comparison {
@@ -274,14 +213,4 @@ pub fn section(blocks: usize, smoke: bool, core: Option<usize>) -> Result<Sectio
         }
     }
     Ok(section)
-}
-
-/// Nanoseconds per call.
-fn timed(contender: &mut Contender, numbers: Range<u64>) -> Result<f64> {
-    let calls = numbers.end - numbers.start;
-    let started = Instant::now();
-    let right = contender.call(numbers);
-    let nanos = started.elapsed().as_nanos() as f64 / calls as f64;
-    ensure!(right, "{} gave something wrong", contender.name());
-    Ok(nanos)
 }

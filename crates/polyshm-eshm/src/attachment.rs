@@ -259,7 +259,7 @@ impl Attachment {
     /// at it holds the others up for no longer than it takes to see that.
     pub(crate) fn write_in_turn(&self, data: &[u8]) -> Result<Result<(), Busy>, OutOfRange> {
         let Some(segment) = &self.segment else {
-            return self.outgoing.write(data).map(Ok);
+            return self.outgoing.write_first(data).map(Ok);
         };
         let lock = segment.lock(Deadline::after(Patience::USUAL.lock));
         let Ok(Some(_lock)) = lock else {
@@ -268,7 +268,7 @@ impl Attachment {
         if data.len() <= self.outgoing.capacity() {
             self.outgoing.repair();
         }
-        self.outgoing.write(data).map(Ok)
+        self.outgoing.write_first(data).map(Ok)
     }
 
     pub(crate) fn identity(&self) -> Option<Identity> {

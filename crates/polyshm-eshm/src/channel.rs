@@ -156,12 +156,30 @@ impl Channel {
     /// It is longer than the channel takes; nothing changed.
     #[inline]
     pub(crate) fn write(&self, data: &[u8]) -> Result<(), OutOfRange> {
+        self.write_then(data, || ())
+    }
+
+    /// As [`write`](Self::write), for the first message after
+    /// [`repair`](Self::repair): the number that it declared void comes again
+    /// after 2^31 messages.
+    pub(crate) fn write_first(&self, data: &[u8]) -> Result<(), OutOfRange> {
+        self.write_then(data, || self.void.store(0, Relaxed))
+    }
+
+    /// Writes a message, and does what else belongs to it while the number is odd.
+    #[inline]
+    fn write_then(&self, data: &[u8], then: impl FnOnce()) -> Result<(), OutOfRange> {
         let len = self.check(data)?;
         // Relaxed: only this thread stores to it. An odd number is what a
         // writer left that died, or was stopped for good.
         let odd = self.sequence.load(Relaxed) | 1;
         self.sequence.store(odd, Relaxed);
-        self.fill(data, len)?;
+        // Release: pairs with the reader's acquire fence. A reader that sees
+        // any of these bytes sees the odd number too.
+        fence(Release);
+        self.data_size.store(len, Relaxed);
+        self.data.write(0, data)?;
+        then();
         // Release: pairs with the reader's acquire load; who sees the even
         // number sees the bytes.
         self.sequence.store(odd.wrapping_add(1), Release);
@@ -181,20 +199,6 @@ impl Channel {
         }
     }
 
-    #[inline]
-    fn fill(&self, data: &[u8], len: u32) -> Result<(), OutOfRange> {
-        // Release: pairs with the reader's acquire fence. A reader that sees
-        // any of these bytes sees the odd number too.
-        fence(Release);
-        self.data.write(0, data)?;
-        self.data_size.store(len, Relaxed);
-        if self.void.load(Relaxed) != 0 {
-            // The number comes again after 2^31 messages.
-            self.void.store(0, Relaxed);
-        }
-        Ok(())
-    }
-
     /// Counts the message, and wakes.
     #[inline]
     fn publish(&self) {
@@ -212,14 +216,22 @@ impl Channel {
         // may miss a reader that counts itself at this very moment, and for
         // that such a reader's first sleep is short.
         if self.waiters.load(Relaxed) != 0 {
-            self.sequence.wake(u32::MAX);
+            self.nudge();
         }
     }
 
-    /// Wakes who sleeps on the number though it did not change: something else
-    /// has, that the sleeper looks at.
+    /// Wakes who sleeps on the number, also when it did not change: something
+    /// else has, that the sleeper looks at.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn nudge(&self) {
         self.sequence.wake(u32::MAX);
+    }
+
+    /// The number while a message is written, or when its writer died at it.
+    pub(crate) fn odd(&self) -> Option<u32> {
+        let sequence = self.sequence.load(Relaxed);
+        (sequence & 1 == 1).then_some(sequence)
     }
 
     /// Where the channel is now: messages up to here are not delivered.

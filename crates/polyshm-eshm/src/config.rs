@@ -31,7 +31,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// What an endpoint does when the other side is stale.
+/// What an endpoint with threads does when the other side is stale. One without
+/// threads does nothing by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -206,7 +207,10 @@ impl EndpointBuilder {
     /// Whether the process's heartbeat thread serves this endpoint; true unless
     /// set. Without it, call
     /// [`Endpoint::update_heartbeat`](crate::Endpoint::update_heartbeat) now and
-    /// then, or be taken for stale by a peer that saw a heartbeat before.
+    /// then: a peer that saw a heartbeat before takes the endpoint for stale when
+    /// none follows, and a peer of another implementation also when none came.
+    ///
+    /// In a program that forks, open endpoints after the fork.
     #[doc(alias = "use_threads")]
     pub const fn threads(mut self, threads: bool) -> Self {
         self.threads = threads;

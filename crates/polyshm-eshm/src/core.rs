@@ -46,6 +46,10 @@ struct State {
     beaten: Instant,
     /// When something that costs system calls was looked at.
     looked: Instant,
+    /// The own heartbeat while another process beats it.
+    usurper: u64,
+    /// The incoming number at the last step, if it was odd.
+    odd: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +117,8 @@ impl Core {
                 told: (0, 0),
                 beaten: Instant::now(),
                 looked: Instant::now(),
+                usurper: 0,
+                odd: None,
             }),
             listeners,
             config,
@@ -170,8 +176,9 @@ impl Core {
         (state.attachment.clone(), view, self.epoch.load(Relaxed))
     }
 
+    /// Without threads nobody watches while a read waits.
     fn disconnects_at_once(&self) -> bool {
-        self.config.disconnect_behavior == DisconnectBehavior::Immediately
+        self.config.threads && self.config.disconnect_behavior == DisconnectBehavior::Immediately
     }
 
     pub(crate) fn connection(&self) -> Connection {
@@ -254,6 +261,11 @@ impl Core {
 
     /// Leaves the object. A second call does nothing.
     pub(crate) fn close(self: &Arc<Self>) {
+        if !self.object.own.is_this_process() {
+            // A forked child's copy: the parent is the one that is entered, and
+            // threads that the child does not have may hold the locks for ever.
+            return;
+        }
         let attachment = {
             let mut state = self.state.lock();
             state.phase = Phase::Closed;
@@ -267,10 +279,7 @@ impl Core {
         if self.config.threads {
             pulse::resign(self);
         }
-        // A forked child's copy has nothing to leave: the parent is entered.
-        if self.object.own.is_this_process() {
-            attachment.leave(self.object.own, self.config.auto_cleanup, Patience::USUAL);
-        }
+        attachment.leave(self.object.own, self.config.auto_cleanup, Patience::USUAL);
         attachment.incoming.nudge();
         self.listeners.close();
     }
@@ -292,15 +301,14 @@ impl State {
         };
         let now = Instant::now();
         if matches!(self.phase, Phase::Displaced(_)) {
-            self.after_displacement(core, &attachment, now, events);
+            self.after_displacement(core, &attachment, now);
             return LONGEST;
         }
-        if !core.config.share_role
+        if matches!(self.phase, Phase::Connected | Phase::Reconnecting { .. })
+            && !core.shares_role(&attachment)
             && let Some(pid) = attachment.displaced(own)
         {
-            self.phase = Phase::Displaced(pid);
-            core.change();
-            events.push(Event::Displaced { pid });
+            self.displace(core, pid, events);
             return LONGEST;
         }
         // Who gave up has left, and who is lost for good is not waited for.
@@ -331,6 +339,7 @@ impl State {
             }
             return interval;
         }
+        self.mend(&attachment);
         match self.phase {
             Phase::Connected => {
                 if let Some(change) = change {
@@ -375,19 +384,43 @@ impl State {
         due
     }
 
-    /// A slave takes its place again when the one that took it has left.
-    fn after_displacement(
-        &mut self,
-        core: &Core,
-        attachment: &Attachment,
-        now: Instant,
-        events: &mut Vec<Event>,
-    ) {
+    fn displace(&mut self, core: &Core, pid: i32, events: &mut Vec<Event>) {
+        self.phase = Phase::Displaced(pid);
+        core.change();
+        events.push(Event::Displaced { pid });
+    }
+
+    /// A slave takes its place again when the one that took it has left, and
+    /// then looks for the master, which it has not watched meanwhile.
+    fn after_displacement(&mut self, core: &Core, attachment: &Attachment, now: Instant) {
         const INTERVAL: Duration = Duration::from_millis(100);
-        if attachment.role == Role::Slave && self.is_due(now, INTERVAL) && !attachment.own().lives()
-        {
-            self.back(core, attachment, 0, events);
+        if attachment.role != Role::Slave || !self.is_due(now, INTERVAL) {
+            return;
         }
+        let side = attachment.own();
+        let heartbeat = side.heartbeat.load(Relaxed);
+        // This endpoint does not beat now, so another does where it moves.
+        let moves = std::mem::replace(&mut self.usurper, heartbeat) != heartbeat;
+        if !moves && !side.lives() {
+            attachment.enter_again(core.object.own);
+            self.phase = Phase::Reconnecting {
+                since: now,
+                next: now,
+                attempts: 0,
+            };
+            self.monitor = Monitor::new(attachment.remote());
+            core.change();
+        }
+    }
+
+    /// A writer that dies in a message leaves its number odd. The sooner it is
+    /// even the better: a successor of another implementation goes on from it.
+    fn mend(&mut self, attachment: &Attachment) {
+        let odd = attachment.incoming.odd();
+        if odd.is_some() && odd == self.odd && !attachment.remote().exists() {
+            attachment.mend(Patience::SHORT);
+        }
+        self.odd = odd;
     }
 
     /// A master without a slave may have been replaced, as masters of other
@@ -403,9 +436,7 @@ impl State {
         if self.is_due(now, INTERVAL)
             && let Some(pid) = core.object.replaced_by(attachment)
         {
-            self.phase = Phase::Displaced(pid);
-            core.change();
-            events.push(Event::Displaced { pid });
+            self.displace(core, pid, events);
         }
     }
 
@@ -419,9 +450,6 @@ impl State {
         events: &mut Vec<Event>,
     ) {
         let is_stale = matches!(change, Change::Silent { .. } | Change::Left { .. });
-        if is_stale {
-            attachment.mend(Patience::SHORT);
-        }
         events.push(change.event());
         if attachment.role == Role::Slave && is_stale {
             self.phase = if core.disconnects_at_once() {
@@ -459,7 +487,7 @@ impl State {
         });
     }
 
-    /// One millisecond of looking for a master.
+    /// One step of looking for a master.
     fn search(
         &mut self,
         core: &Core,
@@ -580,6 +608,18 @@ impl State {
                 pid,
             });
         }
+        // It left when it gave up; another may have entered since.
+        if matches!(self.phase, Phase::GaveUp)
+            && !core.shares_role(&attachment)
+            && let Some(pid) = attachment.displaced(core.object.own)
+            && attachment.own().lives()
+        {
+            return Err(OpenError::RoleTaken {
+                name: name(),
+                role: attachment.role,
+                pid,
+            });
+        }
         let now = Instant::now();
         let threshold = core.threshold(&attachment);
         let threads = core.config.threads;
@@ -604,7 +644,9 @@ impl State {
                 return Ok(());
             }
             // Without threads the last look may be long ago.
-            Remote::Alive if threads || attachment.remote().lives() => return Ok(()),
+            Remote::Alive if connected && (threads || attachment.remote().lives()) => {
+                return Ok(());
+            }
             Remote::NeverSeen if connected && attachment.remote().lives() => return Ok(()),
             // A master has nothing to look for.
             _ if attachment.role != Role::Slave => return Ok(()),
@@ -630,6 +672,11 @@ fn after(now: Instant, interval: Duration) -> Instant {
 }
 
 impl Core {
+    /// Whether others may have this endpoint's role too.
+    pub(crate) fn shares_role(&self, attachment: &Attachment) -> bool {
+        self.config.share_role && attachment.role == Role::Slave
+    }
+
     /// The own one, when it was set, or the creator's.
     fn threshold(&self, attachment: &Attachment) -> Duration {
         /// The other side does not know of it, and beats each 10 ms at least.

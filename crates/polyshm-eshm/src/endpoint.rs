@@ -400,7 +400,8 @@ pub struct Sender {
     /// The core's at the last look; another when writing is not possible, so
     /// that the next write looks again.
     epoch: u32,
-    /// Others may share the role, or no thread watches for others that take it.
+    /// The next write takes the longer way: it is the first, others may share the
+    /// role, or no thread watches for others that take it.
     careful: bool,
 }
 
@@ -412,7 +413,7 @@ impl Sender {
         Self {
             attachment,
             epoch,
-            careful: owner.config.share_role || !owner.config.threads,
+            careful: true,
             owner,
         }
     }
@@ -432,25 +433,30 @@ impl Sender {
     #[doc(alias = "eshm_write")]
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        if self.owner.epoch() == self.epoch
+            && !self.careful
+            && let Some(attachment) = &self.attachment
+            && attachment.outgoing.write(data).is_ok()
+        {
+            return Ok(());
+        }
+        self.write_carefully(data)
+    }
+
+    /// The first write, one where other writers may be, or one that fails: apart,
+    /// so that the usual one is short.
+    #[cold]
+    #[inline(never)]
+    fn write_carefully(&mut self, data: &[u8]) -> Result<(), WriteError> {
         if self.owner.epoch() != self.epoch {
             self.look()?;
         }
-        let Some(attachment) = &self.attachment else {
-            return Err(self.closed());
-        };
-        if self.careful {
-            return self.write_carefully(attachment, data);
-        }
-        match attachment.outgoing.write(data) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.too_large(data.len())),
-        }
-    }
-
-    /// A write where other writers may be.
-    fn write_carefully(&self, attachment: &Attachment, data: &[u8]) -> Result<(), WriteError> {
         let name = || self.owner.name();
-        let written = if self.owner.config.share_role && attachment.role == Role::Slave {
+        let Some(attachment) = &self.attachment else {
+            return Err(WriteError::Closed { name: name() });
+        };
+        let shared = self.owner.shares_role(attachment);
+        let written = if shared {
             match attachment.write_in_turn(data) {
                 Ok(Err(Busy)) => return Err(WriteError::Busy { name: name() }),
                 Ok(Ok(())) => Ok(()),
@@ -459,9 +465,14 @@ impl Sender {
         } else if let Some(pid) = attachment.displaced(self.owner.object.own) {
             return Err(WriteError::Displaced { name: name(), pid });
         } else {
-            attachment.outgoing.write(data)
+            attachment.outgoing.write_first(data)
         };
-        written.map_err(|_| self.too_large(data.len()))
+        self.careful = shared || !self.owner.config.threads || written.is_err();
+        written.map_err(|_| WriteError::TooLarge {
+            name: self.owner.name(),
+            len: data.len(),
+            capacity: self.capacity(),
+        })
     }
 
     /// Writes typed items as one message, in the form set with
@@ -479,7 +490,6 @@ impl Sender {
         self.write(&message)
     }
 
-    #[cold]
     fn look(&mut self) -> Result<(), WriteError> {
         let (attachment, view, epoch) = self.owner.view();
         self.attachment = attachment;
@@ -488,6 +498,7 @@ impl Sender {
             // A stale reader may come back and find it.
             View::Open | View::Stale => {
                 self.epoch = epoch;
+                self.careful = true;
                 return Ok(());
             }
             View::Reconnecting => WriteError::Reconnecting { name },
@@ -498,22 +509,6 @@ impl Sender {
         // So that the next write asks again.
         self.epoch = epoch.wrapping_sub(1);
         Err(error)
-    }
-
-    #[cold]
-    fn closed(&self) -> WriteError {
-        WriteError::Closed {
-            name: self.owner.name(),
-        }
-    }
-
-    #[cold]
-    fn too_large(&self, len: usize) -> WriteError {
-        WriteError::TooLarge {
-            name: self.owner.name(),
-            len,
-            capacity: self.capacity(),
-        }
     }
 }
 

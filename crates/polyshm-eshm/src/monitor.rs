@@ -76,6 +76,8 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// A threshold below this would take every late look for a death.
     const LEAST_THRESHOLD: Duration = Duration::from_millis(2);
+    /// Two and a half of the longest steps.
+    const LEFT_AFTER: Duration = Duration::from_millis(25);
     const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
     pub(crate) fn new(side: &SideWords) -> Self {
@@ -134,7 +136,9 @@ impl Monitor {
         match self.remote {
             // A cleared flag alone is not enough: with several slaves the next
             // beat of another sets it again.
-            Remote::Alive if !side.is_attached() && self.silent >= threshold / 4 => {
+            Remote::Alive
+                if !side.is_attached() && self.silent >= (threshold / 4).min(Self::LEFT_AFTER) =>
+            {
                 self.remote = Remote::Closed;
                 Some(Change::Left {
                     silent_for: self.silent,

@@ -49,8 +49,9 @@ pub(crate) fn enroll(core: &Arc<Core>) -> io::Result<()> {
         .is_some_and(|thread| thread.pid != pid)
     {
         // A fork took the list along; its endpoints are the parent's.
-        pulse.cores.clear();
-        pulse.thread = None;
+        // Its thread is not there to be detached.
+        std::mem::forget(pulse.thread.take());
+        std::mem::forget(std::mem::take(&mut pulse.cores));
     }
     if let Some(thread) = &pulse.thread {
         // It may sleep for longer than the new one's interval.

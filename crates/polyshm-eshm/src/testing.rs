@@ -88,7 +88,8 @@ impl HeapObject {
 
     fn object(&self, config: EndpointBuilder) -> Result<(Object, EndpointBuilder), OpenError> {
         let config = config.capacity(self.capacity).threads(false);
-        Ok((Object::new(NAME, NAME.to_owned(), &config)?, config))
+        // No system object has that path.
+        Ok((Object::new(NAME, String::new(), &config)?, config))
     }
 
     fn enter(&self, role: Role, config: EndpointBuilder) -> Result<Endpoint, OpenError> {

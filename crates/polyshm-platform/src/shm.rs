@@ -426,11 +426,7 @@ pub(crate) fn check_name(what: &'static str, name: &str, limit: usize) -> Result
     } else if bare.contains('\0') {
         "it contains a NUL character".to_owned()
     } else if bare.len() > limit {
-        format!(
-            "it is {} bytes long and {} are allowed",
-            bare.len(),
-            limit
-        )
+        format!("it is {} bytes long and {} are allowed", bare.len(), limit)
     } else {
         return Ok(sys::system_name(bare));
     };

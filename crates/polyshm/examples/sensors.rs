@@ -118,7 +118,7 @@ fn main() -> ExitCode {
         None => write(&name, &cli, true),
         Some(Role::Writer) => write(&name, &cli, false),
         Some(Role::Reader) => read(&name, Duration::from_secs(cli.seconds)),
-        Some(Role::Cleaner) => Cleaner::run(&name),
+        Some(Role::Cleaner) => clean(&name),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,6 +127,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the process does that stands by.
+fn clean(name: &str) -> Result<()> {
+    // Opened now, so that it removes this segment and no later one of the same
+    // name.
+    let memory = Memory::open(name)?;
+    Cleaner::run(|| {
+        memory.unlink()?;
+        Ok(())
+    })
 }
 
 // The writer.

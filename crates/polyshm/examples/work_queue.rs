@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         None => supervise(&cli).map(|()| Left::Done),
         Some(Role::Producer { name, number }) => produce(name, *number),
         Some(Role::Consumer { name, number }) => consume(name, *number),
-        Some(Role::Cleaner { name }) => Cleaner::run(name).map(|()| Left::Done),
+        Some(Role::Cleaner { name }) => clean(name).map(|()| Left::Done),
     };
     match done {
         Ok(Left::Done) => ExitCode::SUCCESS,
@@ -93,6 +93,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the process does that stands by.
+fn clean(name: &str) -> Result<()> {
+    // Opened now, so that it removes this segment and no later one of the same
+    // name.
+    let memory = Memory::open(name)?;
+    Cleaner::run(|| {
+        memory.unlink()?;
+        Ok(())
+    })
 }
 
 // What is shared.

@@ -1,11 +1,11 @@
 #![cfg_attr(
-    all(feature = "zerobuffer", feature = "zeroipc"),
+    all(feature = "eshm", feature = "zerobuffer", feature = "zeroipc"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "zerobuffer", feature = "zeroipc")),
+    not(all(feature = "eshm", feature = "zerobuffer", feature = "zeroipc")),
     doc = "The facade of polyshm, built without all of its protocols: see the features \
-           `zerobuffer` and `zeroipc`."
+           `eshm`, `zerobuffer` and `zeroipc`."
 )]
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,11 @@ pub use polyshm_platform as platform;
 /// The bytes of the formats: layouts, checks, names, and the inspection of
 /// images. No I/O.
 pub use polyshm_wire as wire;
+
+/// A two-way channel of latest messages between a master and a slave, with
+/// heartbeats and reconnection; its other speakers are C++ and Python.
+#[cfg(feature = "eshm")]
+pub use polyshm_eshm as eshm;
 
 /// A one-writer one-reader ring of frames, read in place; its other speakers
 /// are C++, C# and Python.
@@ -65,10 +70,39 @@ fn lock_between_processes(memory: &Memory) -> Result<zeroipc::Mutex, zeroipc::Er
 let lock_between_threads = Mutex::new(MemoryOptions::new(10 << 20));
 # assert_eq!(lock_between_threads.lock().unwrap().max_entries, 64);
 ```
+
 "
 )]
-#[cfg(any(feature = "zerobuffer", feature = "zeroipc"))]
+#[cfg_attr(
+    feature = "eshm",
+    doc = "Of ESHM's names those are missing that another protocol has too, or a channel of
+threads: [`Event`](eshm::Event), [`Events`](eshm::Events), [`Message`](eshm::Message),
+[`Sender`](eshm::Sender), [`Receiver`](eshm::Receiver), [`Stats`](eshm::Stats),
+[`Connection`](eshm::Connection), [`Value`](eshm::Value), and above all
+[`ReadError`](eshm::ReadError) and [`WriteError`](eshm::WriteError): without a path these are
+ZeroBuffer's. `Event` is ZeroIPC's.
+
+```
+use polyshm::{eshm, prelude::*};
+use std::time::Duration;
+
+fn next(slave: &mut Endpoint) -> Result<Option<Vec<u8>>, eshm::ReadError> {
+    match slave.read_timeout(Duration::from_millis(20)) {
+        Ok(message) => Ok(Some(message.into_bytes())),
+        Err(eshm::ReadError::Timeout { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+```
+"
+)]
+#[cfg(any(feature = "eshm", feature = "zerobuffer", feature = "zeroipc"))]
 pub mod prelude {
+    #[cfg(feature = "eshm")]
+    pub use polyshm_eshm::{
+        DisconnectBehavior, Endpoint, EndpointBuilder, FunctionRegistry, HeartbeatError, Item,
+        ItemDialect, OpenError, Remote, Role,
+    };
     pub use polyshm_platform::{Deadline, WaitStrategy};
     #[cfg(feature = "zerobuffer")]
     pub use polyshm_zerobuffer::{
@@ -81,4 +115,27 @@ pub mod prelude {
         Event, EventMode, Full, Key, Latch, Lazy, LazyBool, Map, Memory, MemoryOptions, Monitor,
         OpError, Pool, Queue, Refused, Ring, Semaphore, Set, Signal, Stack, Stream, VoidStream,
     };
+}
+
+/// The programs of the guides are compiled, and run where they are whole. The
+/// files are links, which a package holds as copies.
+#[cfg(all(
+    doctest,
+    feature = "eshm",
+    feature = "ndarray",
+    feature = "serde",
+    feature = "testing",
+    feature = "zerobuffer",
+    feature = "zeroipc",
+    target_os = "linux"
+))]
+mod guides {
+    #[doc = include_str!("../guides/eshm.txt")]
+    mod eshm {}
+
+    #[doc = include_str!("../guides/zerobuffer.txt")]
+    mod zerobuffer {}
+
+    #[doc = include_str!("../guides/zeroipc.txt")]
+    mod zeroipc {}
 }

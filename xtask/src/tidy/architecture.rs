@@ -33,6 +33,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("polyshm-zerobuffer", BASE),
     ("polyshm-zeroipc", BASE),
     ("polyshm-eshm", BASE),
+    ("polyshm-eshm-c", &["polyshm-eshm"]),
     ("polyshm-slots", BASE),
     ("polyshm", BELOW_FACADE),
     (TEST_KIT, &["polyshm-platform"]),

@@ -7,6 +7,7 @@ use std::{fs, mem::offset_of};
 
 use anyhow::{Context as _, Result};
 use polyshm_wire::{
+    eshm::{ChannelHead, ChannelTail, Header},
     zerobuffer::{FrameHeader, Oieb},
     zeroipc::{
         BarrierImage, ChannelHeader, ChannelSync, Entry, EventImage, FutureHeader, LatchImage,
@@ -74,6 +75,16 @@ macro_rules! layout {
 }
 
 /// As `layout`, with the page and the name that all of them share.
+macro_rules! eshm {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        layout!(
+            "docs/protocols/eshm.md",
+            concat!("eshm::", stringify!($type)),
+            $type { $($field),* }
+        )
+    };
+}
+
 macro_rules! zeroipc {
     ($type:ident { $($field:ident),* $(,)? }) => {
         layout!(
@@ -92,6 +103,7 @@ fn layouts() -> Vec<Layout> {
     let mut layouts = zerobuffer();
     layouts.extend(zeroipc_containers());
     layouts.extend(zeroipc_words());
+    layouts.extend(eshm());
     layouts
 }
 
@@ -125,6 +137,40 @@ fn zerobuffer() -> Vec<Layout> {
                 sequence,
             }
         ),
+    ]
+}
+
+/// The header, and what is before and behind a channel's data.
+fn eshm() -> Vec<Layout> {
+    vec![
+        eshm!(Header {
+            magic,
+            version,
+            master_heartbeat,
+            slave_heartbeat,
+            master_pid,
+            slave_pid,
+            master_alive,
+            slave_alive,
+            stale_threshold,
+            master_generation,
+            native_capacity,
+            native_master_mark,
+            native_slave_mark,
+            padding
+        }),
+        eshm!(ChannelHead {
+            sequence,
+            data_size
+        }),
+        eshm!(ChannelTail {
+            write_count,
+            read_count,
+            native_waiters,
+            native_void,
+            native_voids,
+            padding
+        }),
     ]
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A racing access through ordinary Rust loads and stores would be undefined
 //! behaviour. These go through machine code that the compiler cannot see into:
-//! one instruction each for 1, 2, 4 and 8 bytes, and the C library's `memmove`,
-//! reached by a pointer the compiler must assume unknown, for what is longer. A
+//! one instruction each for 1, 2, 4 and 8 bytes, a few for up to 64, and the C
+//! library's `memmove`, reached by a pointer the compiler must assume unknown, for
+//! what is longer. A
 //! torn value is possible (not of an aligned 1, 2, 4 or 8 bytes); what the bytes
 //! mean is for the caller to check.
 
@@ -45,6 +46,17 @@ pub(super) unsafe fn copy_in(dst: *mut u8, from: &[u8]) {
     // SAFETY: each arm stores the bytes that the caller vouches for, in pieces
     // that lie within them.
     unsafe {
+        if let 17..=64 = from.len() {
+            let (src, len) = (from.as_ptr(), from.len());
+            // From both ends; in the middle they may overlap.
+            piece::store16(dst, piece::private16(src));
+            if len > 32 {
+                piece::store16(dst.add(16), piece::private16(src.add(16)));
+                piece::store16(dst.add(len - 32), piece::private16(src.add(len - 32)));
+            }
+            piece::store16(dst.add(len - 16), piece::private16(src.add(len - 16)));
+            return;
+        }
         match *from {
             [a] => return piece::store1(dst, a),
             [a, b] => return piece::store2(dst, u16::from_ne_bytes([a, b])),
@@ -81,6 +93,16 @@ pub(super) unsafe fn copy_out(into: &mut [u8], src: *const u8) {
     // SAFETY: each arm loads the bytes that the caller vouches for, in pieces
     // that lie within them.
     unsafe {
+        if let len @ 17..=64 = into.len() {
+            let to = into.as_mut_ptr();
+            piece::keep16(to, piece::load16(src));
+            if len > 32 {
+                piece::keep16(to.add(16), piece::load16(src.add(16)));
+                piece::keep16(to.add(len - 32), piece::load16(src.add(len - 32)));
+            }
+            piece::keep16(to.add(len - 16), piece::load16(src.add(len - 16)));
+            return;
+        }
         match into.len() {
             1 => return into.copy_from_slice(&piece::load1(src).to_ne_bytes()),
             2 => return into.copy_from_slice(&piece::load2(src).to_ne_bytes()),
@@ -188,6 +210,75 @@ mod piece {
         "ldr {value:x}, [{src}]",
         "str {value:x}, [{dst}]"
     );
+
+    #[cfg(target_arch = "aarch64")]
+    use std::arch::aarch64::uint8x16_t as Sixteen;
+    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::__m128i as Sixteen;
+
+    /// # Safety
+    ///
+    /// `src` is readable for 16 bytes.
+    #[inline]
+    pub(super) unsafe fn load16(src: *const u8) -> Sixteen {
+        let value: Sixteen;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a load of bytes that the caller vouches for; any alignment is
+        // allowed. Not `pure`: they may change.
+        unsafe {
+            std::arch::asm!("movups {value}, [{src}]",
+                src = in(reg) src, value = out(xmm_reg) value,
+                options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above; normal memory allows any alignment.
+        unsafe {
+            std::arch::asm!("ldr {value:q}, [{src}]",
+                src = in(reg) src, value = out(vreg) value,
+                options(nostack, preserves_flags, readonly));
+        }
+        value
+    }
+
+    /// # Safety
+    ///
+    /// `dst` is writable for 16 bytes.
+    #[inline]
+    pub(super) unsafe fn store16(dst: *mut u8, value: Sixteen) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a store of bytes that the caller vouches for; any alignment is
+        // allowed.
+        unsafe {
+            std::arch::asm!("movups [{dst}], {value}",
+                dst = in(reg) dst, value = in(xmm_reg) value,
+                options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above; normal memory allows any alignment.
+        unsafe {
+            std::arch::asm!("str {value:q}, [{dst}]",
+                dst = in(reg) dst, value = in(vreg) value,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `src` is readable for 16 bytes, which are private.
+    #[inline]
+    pub(super) unsafe fn private16(src: *const u8) -> Sixteen {
+        // SAFETY: the caller vouches for the bytes; any bits are a value.
+        unsafe { src.cast::<Sixteen>().read_unaligned() }
+    }
+
+    /// # Safety
+    ///
+    /// `dst` is writable for 16 bytes, which are private.
+    #[inline]
+    pub(super) unsafe fn keep16(dst: *mut u8, value: Sixteen) {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { dst.cast::<Sixteen>().write_unaligned(value) }
+    }
 }
 
 /// Loads eight bytes, at any alignment, little-endian.

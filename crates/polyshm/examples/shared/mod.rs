@@ -1,5 +1,5 @@
-//! What the examples of ZeroIPC share: this program as further processes, and
-//! the removal of its segment.
+//! What examples share: this program as further processes, and the removal of
+//! its shared memory.
 
 use anyhow::{Context as _, Result, bail};
 use polyshm::prelude::*;
@@ -50,12 +50,12 @@ impl Drop for Process {
     }
 }
 
-/// Removes a segment when this process is gone, however it went.
+/// Removes shared memory when this process is gone, however it went.
 ///
-/// A ZeroIPC segment stays until somebody removes it, and a process that is
+/// A segment stays until somebody removes it, and a process that is
 /// interrupted or killed cannot. So another one stands by: its standard input
 /// is a pipe whose other end is here, and breaks with this process. Dropping
-/// this breaks it too, so the segment is removed in the same way in each case.
+/// this breaks it too, so it is removed in the same way in each case.
 pub(crate) struct Cleaner(Child);
 
 impl Cleaner {
@@ -73,14 +73,10 @@ impl Cleaner {
         Ok(Self(child.context("could not start the cleaning process")?))
     }
 
-    /// What that process does.
-    pub(crate) fn run(name: &str) -> Result<()> {
-        // Opened now, so that it removes this segment and no later one of the
-        // same name.
-        let memory = Memory::open(name)?;
+    /// What that process does: `remove`, when the other one is gone.
+    pub(crate) fn run(remove: impl FnOnce() -> Result<()>) -> Result<()> {
         io::copy(&mut io::stdin(), &mut io::sink())?;
-        memory.unlink()?;
-        Ok(())
+        remove()
     }
 }
 
