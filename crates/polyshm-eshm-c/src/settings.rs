@@ -92,9 +92,8 @@ impl Settings {
     /// An endpoint with all that, for messages of up to `capacity` bytes.
     pub(crate) fn builder(&self, capacity: u64) -> Result<EndpointBuilder, InitError> {
         let milliseconds = |ms: u32| Duration::from_millis(ms.into());
-        let role = self.role()?;
         Ok(Endpoint::builder()
-            .role(role)
+            .role(self.role()?)
             .disconnect_behavior(self.disconnect_behavior()?)
             .stale_threshold(milliseconds(self.stale_threshold_ms))
             .reconnect_wait(milliseconds(self.reconnect_wait_ms))
@@ -104,7 +103,7 @@ impl Settings {
             .threads(self.use_threads)
             .capacity(capacity)
             // As in the reference, whose users run several slaves on a channel.
-            .share_role(role != Role::Master))
+            .share_role(true))
     }
 }
 

@@ -126,7 +126,8 @@ macro_rules! common {
             self.$($access).+.stats()
         }
 
-        /// The events from now on.
+        /// The events from now on. The first ones may be over by then: a callback
+        /// ([`EndpointBuilder::on_event`]) hears all of them.
         #[must_use]
         pub fn events(&self) -> Events {
             self.$($access).+.listeners.subscribe()

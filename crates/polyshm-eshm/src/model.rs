@@ -12,7 +12,7 @@
 use crate::channel::{Channel, Cursor, Look, Received};
 use loom::thread;
 use polyshm_platform::{
-    Region, Word32,
+    Region, Word32, Word64,
     sync::{Ordering, fence},
 };
 use polyshm_wire::eshm::{ChannelPlace, Direction, Layout};
@@ -45,6 +45,22 @@ impl Party {
 
     fn sequence(&self) -> Word32 {
         self.region.word32(self.place().sequence as usize).unwrap()
+    }
+
+    fn size(&self) -> Word32 {
+        self.region.word32(self.place().data_size as usize).unwrap()
+    }
+
+    fn count(&self) -> Word64 {
+        self.region
+            .word64(self.place().write_count as usize)
+            .unwrap()
+    }
+
+    /// The first steps of a message whose writer goes no further.
+    fn begin(&self, odd: u32) {
+        self.sequence().store(odd, Ordering::Relaxed);
+        fence(Ordering::Release);
     }
 }
 
@@ -208,23 +224,23 @@ fn a_reader_of_another_implementation_sees_the_count_after_the_message() {
 }
 
 /// Writes message 1, and dies at message 9 after so many steps: the odd number,
-/// either half of the data, the length. As [`Channel::write`] does it, which
-/// loom cannot stop half-way.
+/// the length, either half of the data. As [`Channel::write`] does it, which loom
+/// cannot stop half-way.
 fn die(party: &Party, steps: u32) {
-    let place = party.place();
-    let bytes = party.region.bytes(place.data as usize, CAPACITY).unwrap();
+    let bytes = party
+        .region
+        .bytes(party.place().data as usize, CAPACITY)
+        .unwrap();
     party.channel().write(&data(1)).unwrap();
-    party.sequence().store(3, Ordering::Relaxed);
-    fence(Ordering::Release);
+    party.begin(3);
     if steps > 0 {
-        bytes.write(0, &data(9)[..8]).unwrap();
+        party.size().store(7, Ordering::Relaxed);
     }
     if steps > 1 {
-        bytes.write(8, &data(9)[8..]).unwrap();
+        bytes.write(0, &data(9)[..8]).unwrap();
     }
     if steps > 2 {
-        let size = party.region.word32(place.data_size as usize).unwrap();
-        size.store(7, Ordering::Relaxed);
+        bytes.write(8, &data(9)[8..]).unwrap();
     }
 }
 
@@ -268,8 +284,7 @@ fn deaths_add_up() {
         party.channel().repair();
         let reader = against_a_reader(&party, 2, |next| {
             // It dies as the one before, and so does the repair of it once.
-            party.sequence().store(5, Ordering::Relaxed);
-            fence(Ordering::Release);
+            party.begin(5);
             next.repair();
             next.repair();
             next.write(&data(2)).unwrap();
@@ -282,15 +297,125 @@ fn deaths_add_up() {
 fn a_message_that_was_not_counted_is_counted_by_the_next_writer() {
     model(3, || {
         let party = Party::new();
-        let place = party.place();
-        let count = party.region.word64(place.write_count as usize).unwrap();
         party.channel().write(&data(1)).unwrap();
-        count.store(0, Ordering::Relaxed);
+        party.count().store(0, Ordering::Relaxed);
         let reader = against_a_reader(&party, 1, |next| {
             next.repair();
             assert_eq!(next.counts().0, 1);
             next.write(&data(2)).unwrap();
         });
         reader.check(2);
+    });
+}
+
+/// Message 1 is there; a writer dies at the next one, at `odd`, and another
+/// process, which only the number tells of that, repairs.
+fn repaired_by_another(party: &Party, odd: u32) -> Reader {
+    let reader = Reader::of(party);
+    let (next, sequence) = (party.channel(), party.sequence());
+    let dying = party.sequence();
+    let reading = thread::spawn(move || reader.look(1));
+    let death = thread::spawn(move || {
+        dying.store(odd, Ordering::Relaxed);
+        fence(Ordering::Release);
+    });
+    if sequence.load(Ordering::Relaxed) == odd {
+        next.repair();
+    }
+    death.join().unwrap();
+    reading.join().unwrap()
+}
+
+#[test]
+fn another_process_than_the_dead_one_repairs() {
+    model(2, || {
+        let party = Party::new();
+        party.channel().write(&data(1)).unwrap();
+        let reader = repaired_by_another(&party, 3);
+        for (value, received) in &reader.seen {
+            assert_eq!((*value, received.number), (1, 1));
+        }
+    });
+}
+
+#[test]
+fn another_process_repairs_once_more() {
+    model(2, || {
+        let party = Party::new();
+        die(&party, 3);
+        party.channel().repair();
+        let reader = repaired_by_another(&party, 5);
+        assert!(reader.seen.is_empty(), "{:?}", reader.seen);
+    });
+}
+
+#[test]
+fn a_writer_goes_on_from_an_odd_number() {
+    for steps in 0..3 {
+        model(3, move || {
+            let party = Party::new();
+            let reader = against_a_reader(&party, 2, |next| {
+                die(&party, steps);
+                next.write(&data(2)).unwrap();
+            });
+            assert_eq!(party.sequence().load(Ordering::Relaxed), 4);
+            reader.check(2);
+        });
+    }
+}
+
+#[test]
+fn a_length_that_was_not_committed_is_not_believed() {
+    for wrong in [16, 17, u32::MAX] {
+        model(3, move || {
+            let party = Party::new();
+            let reader = party.channel();
+            party.channel().write(&[1]).unwrap();
+            let reading = thread::spawn(move || {
+                let mut cursor = Cursor::default();
+                let mut buffer = [0; CAPACITY];
+                match reader.look(&mut cursor, &mut &mut buffer[..4]) {
+                    Look::New(received) => assert_eq!((received.len, buffer[0]), (1, 1)),
+                    Look::Busy | Look::Torn => {}
+                    other => panic!("{other:?}"),
+                }
+            });
+            party.begin(3);
+            party.size().store(wrong, Ordering::Relaxed);
+            reading.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_void_number_comes_again_as_a_message() {
+    loom::model(|| {
+        let party = Party::new();
+        die(&party, 1);
+        let (writer, reader) = (party.channel(), party.channel());
+        writer.repair();
+        writer.write_first(&data(2)).unwrap();
+        let mut cursor = Cursor::default();
+        assert!(look(&reader, &mut cursor).is_some());
+        // As after 2^31 messages.
+        party.sequence().store(2, Ordering::Relaxed);
+        writer.write(&data(3)).unwrap();
+        assert!(look(&reader, &mut cursor).is_some());
+    });
+}
+
+#[test]
+fn a_count_that_is_ahead_does_not_change_the_numbers() {
+    loom::model(|| {
+        let party = Party::new();
+        let (writer, reader) = (party.channel(), party.channel());
+        let mut cursor = Cursor::default();
+        for (number, count) in [(1, 7), (2, 9)] {
+            writer.write(&data(number)).unwrap();
+            // Two writers of another implementation let it get there.
+            party.count().store(count, Ordering::Relaxed);
+            let (_, received) = look(&reader, &mut cursor).unwrap();
+            assert_eq!((received.number, received.lost), (u64::from(number), 0));
+        }
     });
 }

@@ -993,6 +993,24 @@ class Liveness(Case):
             self.assertEqual(slave.stats()["s2m_write_count"], 1)
             self.assertEqual(slave.beat(), 0)
 
+    def test_a_master_that_disconnects_immediately_goes_on_with_the_next_slave(self):
+        with Channel(
+            self.name,
+            Role.MASTER,
+            disconnect_behavior=Disconnect.IMMEDIATELY,
+            stale_threshold_ms=20,
+        ) as master:
+            time.sleep(0.1)
+            self.assertIsNone(master.try_read(), "nobody was lost yet")
+            for _ in range(2):
+                with Channel(self.name, Role.SLAVE) as slave:
+                    wait_until("the master sees the slave", master.is_remote_alive)
+                    self.assertEqual(slave.write(b"here"), 0)
+                    self.assertEqual(master.read(), b"here")
+                wait_until("the master misses the slave", lambda: not master.is_remote_alive())
+                self.fails(Code.MASTER_STALE, master.read_ex, 0)
+                self.assertEqual(master.write(b"into the void"), 0)
+
     def test_who_gives_up(self):
         master = Channel(self.name, Role.MASTER)
         with Channel(
