@@ -9,6 +9,7 @@ pub(crate) const PROTOCOLS: &[Protocol] = &[
     // A protocol is one line.
     protocol("polyshm-zerobuffer", "testing", &[Model, Crash, Hostile]),
     protocol("polyshm-zeroipc", "testing", &[Model, Crash, Hostile]),
+    protocol("polyshm-eshm", "testing", &[Model, Crash, Hostile]),
 ];
 
 /// Below every protocol, and built in the same ways.

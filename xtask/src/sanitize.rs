@@ -13,7 +13,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The standard library and libtest come compiled without the thread sanitizer, which therefore
 /// misses how libtest hands a test to its thread and takes the result back, the counts of what a
-/// thread shares with who started it, the lock of standard output, the `Once` before proptest's
+/// thread shares with who started it, the fence at which the last owner of an `Arc` drops what is in it, the lock of standard output, the `Once` before proptest's
 /// default configuration, that the C library's own mappings came and went before ours at the same
 /// address, and the lock of the tree in which it keeps open semaphores. The names occur in those
 /// hand-overs only, not on the stack of a running test, so nothing of ours is hidden. The last two
@@ -25,6 +25,7 @@ race:Option<test::run_test
 race:proptest::test_runner::config::Config as core::clone::Clone
 race:Arc<std::thread::lifecycle::Packet
 race:Arc<std::thread::thread::Inner
+race:alloc::sync::Arc<*::drop_slow
 race:std::io::stdio::StdoutLock
 race:memmap2::os::MmapInner
 race:__tdelete
@@ -34,7 +35,10 @@ race:polyshm_zeroipc::memory::Memory>::image
 
 /// The tests that the thread sanitizer can judge, where not all are: others hand over by the
 /// standard library's own locks and scoped threads, which it does not see.
-const VISIBLE_TO_TSAN: [(&str, &[&str]); 1] = [("polyshm-zeroipc", &["threads", "processes"])];
+const VISIBLE_TO_TSAN: [(&str, &[&str]); 2] = [
+    ("polyshm-zeroipc", &["threads", "processes"]),
+    ("polyshm-eshm", &["threads", "processes"]),
+];
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {

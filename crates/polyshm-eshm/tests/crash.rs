@@ -602,6 +602,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(writes());
     all.extend(reads());
     all.extend(moves());
+    all.extend(repairs());
     all.extend(roles());
     all.extend(ends());
     all
@@ -898,6 +899,44 @@ fn moves() -> Vec<Scenario> {
     ]
 }
 
+/// A peer that died in the middle of a message is noticed.
+fn repairs() -> Vec<Scenario> {
+    /// Told when its steps are counted, the parent lets the peer die.
+    fn see_it_ended(name: &str, direction: Direction) {
+        tell("armed");
+        while view(name).is_some_and(|object| object.channel(direction).native_void == 0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    vec![
+        Scenario {
+            name: "slave: end a dead master's message, by its thread",
+            setup: a_leaving_master,
+            prepare: Some(prepare_threaded_slave),
+            act: |name, _| see_it_ended(name, Direction::MasterToSlave),
+            partner: |name, cast, victim| {
+                if victim.wait_for_line("armed") {
+                    master_dies(name, cast);
+                }
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "master: end a dead slave's message, by its thread",
+            prepare: Some(|name| config(Role::Master).open(name).expect("it is free")),
+            meanwhile: slave_joins,
+            act: |name, _| see_it_ended(name, Direction::SlaveToMaster),
+            partner: |name, cast, victim| {
+                if victim.wait_for_line("armed") {
+                    cast.slaves.clear();
+                    kill_in_message(name, Role::Slave, Direction::SlaveToMaster);
+                }
+            },
+            ..PLAIN
+        },
+    ]
+}
+
 /// Changes of a role, and heartbeats.
 fn roles() -> Vec<Scenario> {
     vec![
@@ -1062,10 +1101,12 @@ fn kill(which: usize, scenario: &Scenario, number: u64, first: First) -> bool {
     (scenario.partner)(&name, &mut cast, &mut victim);
     let outcome = Outcome::of(victim);
 
+    // A survivor that noticed the death has made an end of it, and says so.
     let writing = view(&name).is_some_and(|object| {
-        Direction::ALL
-            .iter()
-            .any(|&direction| object.channel(direction).busy)
+        Direction::ALL.iter().any(|&direction| {
+            let channel = object.channel(direction);
+            channel.busy || channel.native_void != 0
+        })
     });
     let before = Before {
         writing,

@@ -2,11 +2,10 @@
 //!
 //! A racing access through ordinary Rust loads and stores would be undefined
 //! behaviour. These go through machine code that the compiler cannot see into:
-//! one instruction each for 1, 2, 4 and 8 bytes, a few for up to 64, and the C
-//! library's `memmove`, reached by a pointer the compiler must assume unknown, for
-//! what is longer. A
-//! torn value is possible (not of an aligned 1, 2, 4 or 8 bytes); what the bytes
-//! mean is for the caller to check.
+//! one instruction each for 1, 2, 4 and 8 bytes, a few for up to 64 into shared
+//! memory, and the C library's `memmove`, reached by a pointer the compiler must
+//! assume unknown, for what is longer. A torn value is possible (not of an aligned
+//! 1, 2, 4 or 8 bytes); what the bytes mean is for the caller to check.
 
 use std::ffi::c_void;
 
@@ -82,7 +81,9 @@ pub(super) unsafe fn copy_in(dst: *mut u8, from: &[u8]) {
     unsafe { copy(dst, from.as_ptr(), from.len()) };
 }
 
-/// Copies shared bytes to private ones; see [`copy_in`].
+/// Copies shared bytes to private ones; see [`copy_in`]. Those of 17 to 64 bytes
+/// go through the C library here: whoever loads them next in other widths would
+/// wait for pieces of 16.
 ///
 /// # Safety
 ///
@@ -93,16 +94,6 @@ pub(super) unsafe fn copy_out(into: &mut [u8], src: *const u8) {
     // SAFETY: each arm loads the bytes that the caller vouches for, in pieces
     // that lie within them.
     unsafe {
-        if let len @ 17..=64 = into.len() {
-            let to = into.as_mut_ptr();
-            piece::keep16(to, piece::load16(src));
-            if len > 32 {
-                piece::keep16(to.add(16), piece::load16(src.add(16)));
-                piece::keep16(to.add(len - 32), piece::load16(src.add(len - 32)));
-            }
-            piece::keep16(to.add(len - 16), piece::load16(src.add(len - 16)));
-            return;
-        }
         match into.len() {
             1 => return into.copy_from_slice(&piece::load1(src).to_ne_bytes()),
             2 => return into.copy_from_slice(&piece::load2(src).to_ne_bytes()),
@@ -218,30 +209,6 @@ mod piece {
 
     /// # Safety
     ///
-    /// `src` is readable for 16 bytes.
-    #[inline]
-    pub(super) unsafe fn load16(src: *const u8) -> Sixteen {
-        let value: Sixteen;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a load of bytes that the caller vouches for; any alignment is
-        // allowed. Not `pure`: they may change.
-        unsafe {
-            std::arch::asm!("movups {value}, [{src}]",
-                src = in(reg) src, value = out(xmm_reg) value,
-                options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above; normal memory allows any alignment.
-        unsafe {
-            std::arch::asm!("ldr {value:q}, [{src}]",
-                src = in(reg) src, value = out(vreg) value,
-                options(nostack, preserves_flags, readonly));
-        }
-        value
-    }
-
-    /// # Safety
-    ///
     /// `dst` is writable for 16 bytes.
     #[inline]
     pub(super) unsafe fn store16(dst: *mut u8, value: Sixteen) {
@@ -269,15 +236,6 @@ mod piece {
     pub(super) unsafe fn private16(src: *const u8) -> Sixteen {
         // SAFETY: the caller vouches for the bytes; any bits are a value.
         unsafe { src.cast::<Sixteen>().read_unaligned() }
-    }
-
-    /// # Safety
-    ///
-    /// `dst` is writable for 16 bytes, which are private.
-    #[inline]
-    pub(super) unsafe fn keep16(dst: *mut u8, value: Sixteen) {
-        // SAFETY: the caller vouches for the bytes.
-        unsafe { dst.cast::<Sixteen>().write_unaligned(value) }
     }
 }
 
