@@ -13,12 +13,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The standard library and libtest come compiled without the thread sanitizer, which therefore
 /// misses how libtest hands a test to its thread and takes the result back, the counts of what a
-/// thread shares with who started it, the fence at which the last owner of an `Arc` drops what is in it, the lock of standard output, the `Once` before proptest's
-/// default configuration, that the C library's own mappings came and went before ours at the same
-/// address, and the lock of the tree in which it keeps open semaphores. The names occur in those
-/// hand-overs only, not on the stack of a running test, so nothing of ours is hidden. The last two
-/// take a picture of bytes that others change, by a copy that bears it, and believe only what does
-/// not change.
+/// thread shares with who started it, the fence at which the last owner of an `Arc` drops what is
+/// in it, the lock of standard output, the `Once` before proptest's default configuration, that the
+/// C library's own mappings came and went before ours at the same address, and the lock of the tree
+/// in which it keeps open semaphores. The names occur in those hand-overs only, not on the stack of
+/// a running test, so nothing of ours is hidden. The last two take a picture of bytes that others
+/// change, by a copy that bears it, and believe only what does not change.
 const TSAN_SUPPRESSIONS: &str = "\
 race:test::event::CompletedTest
 race:Option<test::run_test
