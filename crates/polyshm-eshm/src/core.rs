@@ -417,7 +417,12 @@ impl State {
     /// even the better: a successor of another implementation goes on from it.
     fn mend(&mut self, attachment: &Attachment) {
         let odd = attachment.incoming.odd();
-        if odd.is_some() && odd == self.odd && !attachment.remote().exists() {
+        // A writer of another pid namespace does not exist here, and beats.
+        if odd.is_some()
+            && odd == self.odd
+            && self.monitor.is_silent()
+            && !attachment.remote().exists()
+        {
             attachment.mend(Patience::SHORT);
         }
         self.odd = odd;

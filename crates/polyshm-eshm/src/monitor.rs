@@ -76,7 +76,7 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// A threshold below this would take every late look for a death.
     const LEAST_THRESHOLD: Duration = Duration::from_millis(2);
-    /// Two and a half of the longest steps.
+    /// Two and a half of the longest steps: a living side beats once within.
     const LEFT_AFTER: Duration = Duration::from_millis(25);
     const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -99,6 +99,11 @@ impl Monitor {
             monitor.remote = Remote::Alive;
         }
         monitor
+    }
+
+    /// Whether heartbeats are missing, or there never were any.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent >= Self::LEFT_AFTER
     }
 
     pub(crate) fn remote(&self) -> Remote {
