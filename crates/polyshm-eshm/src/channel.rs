@@ -263,8 +263,6 @@ impl Channel {
         if sequence & 1 == 1 {
             return Look::Busy;
         }
-        // It is raised in the end, and its line is loaded from before that.
-        self.read_count.prefetch_write();
         let number = self.number(sequence);
         if self.is_void(sequence) {
             if !self.still(sequence) {
