@@ -48,6 +48,14 @@ pub(crate) struct Cursor {
     number: u64,
 }
 
+#[cfg(all(test, loom))]
+impl Cursor {
+    /// The same place, seen by who was told another number.
+    pub(crate) fn with_number(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+}
+
 /// A message that was copied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {

@@ -397,13 +397,16 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct Sender {
     owner: Arc<Owner>,
+    /// The owner's: one step less for each write.
+    core: Arc<Core>,
     attachment: Option<Arc<Attachment>>,
+    /// The attachment, when the next write may go the short way: it is not the
+    /// first, nobody may share the role, and a thread watches for others that take
+    /// it.
+    usual: Option<Arc<Attachment>>,
     /// The core's at the last look; another when writing is not possible, so
     /// that the next write looks again.
     epoch: u32,
-    /// The next write takes the longer way: it is the first, others may share the
-    /// role, or no thread watches for others that take it.
-    careful: bool,
 }
 
 impl Sender {
@@ -413,8 +416,9 @@ impl Sender {
         let (attachment, _, epoch) = owner.view();
         Self {
             attachment,
+            usual: None,
             epoch,
-            careful: true,
+            core: Arc::clone(&owner),
             owner,
         }
     }
@@ -434,9 +438,8 @@ impl Sender {
     #[doc(alias = "eshm_write")]
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> Result<(), WriteError> {
-        if self.owner.epoch() == self.epoch
-            && !self.careful
-            && let Some(attachment) = &self.attachment
+        if self.core.epoch() == self.epoch
+            && let Some(attachment) = &self.usual
             && attachment.outgoing.write(data).is_ok()
         {
             return Ok(());
@@ -468,7 +471,8 @@ impl Sender {
         } else {
             attachment.outgoing.write_first(data)
         };
-        self.careful = shared || !self.owner.config.threads || written.is_err();
+        let careful = shared || !self.owner.config.threads || written.is_err();
+        self.usual = (!careful).then(|| Arc::clone(attachment));
         written.map_err(|_| WriteError::TooLarge {
             name: self.owner.name(),
             len: data.len(),
@@ -494,12 +498,12 @@ impl Sender {
     fn look(&mut self) -> Result<(), WriteError> {
         let (attachment, view, epoch) = self.owner.view();
         self.attachment = attachment;
+        self.usual = None;
         let name = self.owner.name();
         let error = match view {
             // A stale reader may come back and find it.
             View::Open | View::Stale => {
                 self.epoch = epoch;
-                self.careful = true;
                 return Ok(());
             }
             View::Reconnecting => WriteError::Reconnecting { name },

@@ -270,6 +270,10 @@ fn what_a_dead_writer_left_is_repaired_under_a_reader() {
             let reader = against_a_reader(&party, 2, Channel::repair);
             // It never saw the first message, which is overwritten in part.
             assert!(reader.seen.is_empty(), "{:?}", reader.seen);
+            // Nothing is left for readers of other implementations, and this one
+            // has passed it: it can sleep.
+            assert_eq!(party.size().load(Ordering::Relaxed), 0);
+            assert_eq!(reader.cursor, reader.channel.cursor().with_number(0));
             party.channel().write(&data(2)).unwrap();
             reader.look(1).check(2);
         });
