@@ -72,6 +72,26 @@
 //!   order and visibility. On two cores it happens that both stay awake for a
 //!   whole turn, so a block takes the median of three turns each.
 //!
+//! ## ESHM ([`eshm`])
+//!
+//! Endpoints with default settings, through the public API, but for a stale
+//! threshold of 10 s: a machine that stands still for a while does not end a
+//! measurement as a disconnection.
+//!
+//! * [`eshm::write`]: a master writes on one thread while its slave lives in
+//!   another process and does not read, against the C library's copy of the same
+//!   bytes to the same offset of another segment between two stores to a word
+//!   before it, and against [`eshm::replay`]. The messages are the same, and their
+//!   length is not known to the compiler. In the end the slave says how many
+//!   messages there were, and looks at the last.
+//! * [`eshm::latency`]: a message of 64 bytes to and fro, in the loop of the
+//!   latencies above, against [`eshm::replay`], polled without end (with or without
+//!   a pause instruction, whichever is faster here) and each 100 µs. The last
+//!   message's number proves that none was lost.
+//! * [`eshm::idle`]: the processor time of two connected processes that do nothing,
+//!   as the system counts it, against bare threads that sleep between heartbeats.
+//!   Not pinned. In the end a message goes there and back, so they were connected.
+//!
 //! Some ratios have a target. The output says whether the median meets it; a
 //! target that is missed is no error.
 //!
