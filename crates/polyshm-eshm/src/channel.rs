@@ -271,6 +271,9 @@ impl Channel {
         if sequence & 1 == 1 {
             return Look::Busy;
         }
+        // It is raised in the end, and its line is loaded from before that: this
+        // gets it once, to be written.
+        self.read_count.prefetch_write();
         let number = self.number(sequence);
         if self.is_void(sequence) {
             if !self.still(sequence) {
