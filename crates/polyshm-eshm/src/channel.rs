@@ -50,9 +50,9 @@ pub(crate) struct Cursor {
 
 #[cfg(all(test, loom))]
 impl Cursor {
-    /// The same place, seen by who was told another number.
-    pub(crate) fn with_number(self, number: u64) -> Self {
-        Self { number, ..self }
+    /// The sequence number, and how many messages there were by then.
+    pub(crate) fn parts(self) -> (u32, u64) {
+        (self.sequence, self.number)
     }
 }
 
