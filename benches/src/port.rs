@@ -8,6 +8,10 @@ use std::time::Instant;
 /// A frame's content: a number that each hop raises by one, and a pattern.
 pub type Message = [u8; 64];
 
+/// A message at the start of a cache line, wherever the stack is.
+#[repr(align(64))]
+struct Line(Message);
+
 /// Bytes of a message.
 pub const MESSAGE: usize = size_of::<Message>();
 
@@ -113,14 +117,15 @@ pub struct Latency {
 ///
 /// The connection fails, or gives wrong content.
 pub fn client<P: Port, const REPLY_FIRST: bool>(port: &mut P, plan: &Plan) -> Result<Latency> {
-    let mut message = first();
-    port.send(&message)?;
-    timed::<P, REPLY_FIRST>(port, &mut message, 1, plan.warm_up)?;
-    let batched = timed::<P, REPLY_FIRST>(port, &mut message, plan.batches(), Plan::BATCH)?;
-    let single = timed::<P, REPLY_FIRST>(port, &mut message, plan.single, 1)?;
-    port.receive(&mut message)?;
+    let mut line = Line(first());
+    let message = &mut line.0;
+    port.send(message)?;
+    timed::<P, REPLY_FIRST>(port, message, 1, plan.warm_up)?;
+    let batched = timed::<P, REPLY_FIRST>(port, message, plan.batches(), Plan::BATCH)?;
+    let single = timed::<P, REPLY_FIRST>(port, message, plan.single, 1)?;
+    port.receive(message)?;
     // Two hops per round trip, and the last way back.
-    check(&message, 2 * plan.total() + 1)?;
+    check(message, 2 * plan.total() + 1)?;
     Ok(Latency {
         median: quantile(&batched, 500),
         p99: quantile(&single, 990),
@@ -154,9 +159,10 @@ fn timed<P: Port, const REPLY_FIRST: bool>(
 /// The connection fails, or gives wrong content.
 pub fn server<P: Port, const REPLY_FIRST: bool>(port: &mut P, plan: &Plan) -> Result<()> {
     // Contenders that carry the number alone never change the rest.
-    let mut message = first();
+    let mut line = Line(first());
+    let message = &mut line.0;
     for _ in 0..=plan.total() {
-        relay::<P, REPLY_FIRST>(port, &mut message)?;
+        relay::<P, REPLY_FIRST>(port, message)?;
     }
-    check(&message, 2 * plan.total() + 1)
+    check(message, 2 * plan.total() + 1)
 }
