@@ -26,7 +26,7 @@ pub use file_lock::FileLock;
 pub use local_lock::LocalLock;
 pub use region::{
     Bytes, InvalidWord, LentBytes, LentBytesMut, OutOfRange, Region, Row, Rows, Word8, Word32,
-    Word64, WordRef, Words32,
+    Word64, WordRef32, WordRef64, Words32, Words64,
 };
 pub use semaphore::Semaphore;
 pub use shm::{Access, Identity, Mode, SegmentLock, SharedMemory};

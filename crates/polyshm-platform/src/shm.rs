@@ -271,6 +271,12 @@ impl SharedMemory {
         })
     }
 
+    /// The unit that the system may round a segment's length up to, in bytes.
+    #[must_use]
+    pub fn page_size() -> u64 {
+        sys::page_size() as u64
+    }
+
     /// The name, with its leading slash where the system has one.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -365,6 +371,34 @@ impl SharedMemory {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::from_io("look up", Self::WHAT, &self.name, e)),
         }
+    }
+
+    /// Gives the segment a second name, which keeps it when somebody removes
+    /// the first; see [`restore`](Self::restore).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`]; [`Error::InvalidName`]; or the system has no
+    /// second names (only Linux has).
+    pub fn keep_as(&self, second: &str) -> Result<()> {
+        let second = check_name(Self::WHAT, second, sys::MAX_NAME)?;
+        crash::point(crash::Step::FileSystem);
+        sys::Segment::link_again(&self.name, &second)
+            .map_err(|e| Error::from_io("keep", Self::WHAT, &self.name, e))
+    }
+
+    /// Gives the segment its name back that somebody removed, from its second
+    /// name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] when another segment has the name by now,
+    /// [`Error::NotFound`] when the second name is gone too.
+    pub fn restore(&self, second: &str) -> Result<()> {
+        let second = check_name(Self::WHAT, second, sys::MAX_NAME)?;
+        crash::point(crash::Step::FileSystem);
+        sys::Segment::link_again(&second, &self.name)
+            .map_err(|e| Error::from_io("restore", Self::WHAT, &self.name, e))
     }
 
     /// Removes the name, if it still stands for this object; whoever has the

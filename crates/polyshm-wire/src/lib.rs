@@ -19,8 +19,9 @@
 //! * No atomics. A live region must be copied first (tear-tolerantly, see
 //!   `polyshm-platform`); this crate reads `&[u8]` that nobody is changing.
 //! * No repair. A damaged image is reported, not improved.
-//! * Three protocols: [`zerobuffer`], [`zeroipc`] and [`eshm`]. There is no
-//!   big-endian form of any, and no alignment of the bytes given is assumed.
+//! * Four protocols: [`zerobuffer`], [`zeroipc`], [`eshm`] and [`slots`]. There
+//!   is no big-endian form of any, and no alignment of the bytes given is
+//!   assumed.
 //!
 //! # Example
 //!
@@ -94,12 +95,35 @@
 //! # }
 //! ```
 //!
+//! Lay out a slot of named, typed fields, and put a value into one:
+//!
+//! ```
+//! use polyshm_wire::slots::{Layout, Schema, Status, Value, describe, encode_value};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let schema: Schema = "temperature: float, status_msg: str[32]".parse()?;
+//! let layout = Layout::new(&schema, 1)?;
+//! let mut image = layout.blank_slot();
+//!
+//! let place = layout.fields()[1];
+//! let field = &mut image[place.offset..][..place.size];
+//! let written = encode_value(&schema.fields()[1].ty, &"warm".into(), field)?;
+//! image[layout.status_offset() + 1] = Status::FRESH.written(written.truncated).bits();
+//!
+//! let seen = describe(&image, &layout)?;
+//! let fields = seen.slots[0].fields.as_ref().unwrap();
+//! assert_eq!(fields[1].value, Value::from("warm"));
+//! assert!(fields[1].status.is_valid() && fields[0].status.is_unwritten());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Features
 //!
 //! * `serde`: `Serialize` and `Deserialize` for the inspection types
 //!   ([`zerobuffer::Description`], [`zeroipc::Description`],
-//!   [`eshm::Description`] and their parts, [`zerobuffer::SemaphoreImage`],
-//!   [`zeroipc::Value`]), and `eshm::to_items` and `eshm::from_items`, which
+//!   [`eshm::Description`], [`slots::Description`] and their parts,
+//!   [`zerobuffer::SemaphoreImage`], [`zeroipc::Value`]), and `eshm::to_items` and `eshm::from_items`, which
 //!   turn flat structs into ESHM items and back.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -107,6 +131,7 @@
 extern crate alloc;
 
 pub mod eshm;
+pub mod slots;
 pub mod zerobuffer;
 pub mod zeroipc;
 

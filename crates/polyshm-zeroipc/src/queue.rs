@@ -7,7 +7,7 @@ use crate::{
     memory::{Memory, Part, open_or_create},
     wait::{Look, STUCK_ROUNDS, Sleepers, Wait},
 };
-use polyshm_platform::{Deadline, Row, Rows, Word32, WordRef, Words32, sync::Ordering};
+use polyshm_platform::{Deadline, Row, Rows, Word32, WordRef32, Words32, sync::Ordering};
 use polyshm_wire::zeroipc::{QueueLayout, queue};
 use std::{
     cell::Cell,
@@ -150,7 +150,7 @@ impl RawQueue {
         counter: &Word32,
         ready: u32,
         len: usize,
-    ) -> Option<(u32, WordRef<'_>, Row<'_>)> {
+    ) -> Option<(u32, WordRef32<'_>, Row<'_>)> {
         let mut at = counter.load(Ordering::Relaxed);
         loop {
             let index = (at & self.mask) as usize;

@@ -13,11 +13,13 @@ mod real;
 
 #[cfg(loom)]
 pub use model::{
-    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef, Words32,
+    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef32, WordRef64,
+    Words32, Words64,
 };
 #[cfg(not(loom))]
 pub use real::{
-    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef, Words32,
+    Bytes, LentBytes, LentBytesMut, Region, Row, Rows, Word8, Word32, Word64, WordRef32, WordRef64,
+    Words32, Words64,
 };
 
 /// A byte range that does not lie inside its region.
@@ -54,23 +56,24 @@ pub enum InvalidWord {
     ReadOnly,
 }
 
-/// Checks a row of aligned 32-bit words, one at each `stride` bytes.
+/// Checks a row of aligned words of `size` bytes, one at each `stride` bytes.
 const fn check_words(
     offset: usize,
     stride: usize,
     count: usize,
+    size: usize,
     limit: usize,
 ) -> Result<(), InvalidWord> {
-    if !stride.is_multiple_of(4) || stride == 0 {
+    if !stride.is_multiple_of(size) || stride == 0 {
         return Err(InvalidWord::Misaligned {
             offset: stride,
-            size: 4,
+            size,
         });
     }
     let Some(last) = count.checked_sub(1) else {
         return Ok(());
     };
-    if let Err(first) = check_word(offset, 4, limit) {
+    if let Err(first) = check_word(offset, size, limit) {
         return Err(first);
     }
     let end = match last.checked_mul(stride) {
@@ -78,7 +81,7 @@ const fn check_words(
         None => None,
     };
     match end {
-        Some(at) => check_word(at, 4, limit),
+        Some(at) => check_word(at, size, limit),
         None => Err(InvalidWord::OutOfRange(OutOfRange {
             offset,
             len: usize::MAX,

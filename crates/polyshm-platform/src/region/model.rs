@@ -132,7 +132,7 @@ impl Region {
         })
     }
 
-    /// A handle on `count` aligned 32-bit words, `stride` bytes apart.
+    /// A handle on `count` aligned 32-bit words, one at each `stride` bytes.
     ///
     /// # Errors
     ///
@@ -143,11 +143,29 @@ impl Region {
         stride: usize,
         count: usize,
     ) -> Result<Words32, InvalidWord> {
-        check_words(offset, stride, count, self.0.len)?;
-        let words: Result<Vec<Word32>, InvalidWord> = (0..count)
+        check_words(offset, stride, count, 4, self.0.len)?;
+        let words: Result<_, _> = (0..count)
             .map(|index| self.word32(offset + index * stride))
             .collect();
         Ok(Words32(words?))
+    }
+
+    /// A handle on `count` aligned 64-bit words, one at each `stride` bytes.
+    ///
+    /// # Errors
+    ///
+    /// A word is not inside or not aligned.
+    pub fn words64(
+        &self,
+        offset: usize,
+        stride: usize,
+        count: usize,
+    ) -> Result<Words64, InvalidWord> {
+        check_words(offset, stride, count, 8, self.0.len)?;
+        let words: Result<_, _> = (0..count)
+            .map(|index| self.word64(offset + index * stride))
+            .collect();
+        Ok(Words64(words?))
     }
 
     /// A handle on `count` rows of `size` bytes.
@@ -285,73 +303,80 @@ impl Word32 {
     pub fn wake(&self, _count: u32) {}
 }
 
-/// A row of 32-bit atomic words.
-#[derive(Clone, Debug)]
-pub struct Words32(Vec<Word32>);
+macro_rules! words {
+    ($name:ident, $ref:ident, $word:ident, $int:ty) => {
+        /// A row of words.
+        #[derive(Clone, Debug)]
+        pub struct $name(Vec<$word>);
 
-impl Words32 {
-    /// The number of words.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
+        impl $name {
+            /// The number of words.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.0.len()
+            }
 
-    /// Whether there are no words.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+            /// Whether there are no words.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.0.is_empty()
+            }
 
-    /// Word `index`.
-    #[must_use]
-    pub fn at(&self, index: usize) -> WordRef<'_> {
-        WordRef(&self.0[index])
-    }
+            /// Word `index`.
+            #[must_use]
+            pub fn at(&self, index: usize) -> $ref<'_> {
+                $ref(&self.0[index])
+            }
 
-    /// Loads word `index`.
-    #[must_use]
-    pub fn load(&self, index: usize, order: Ordering) -> u32 {
-        self.0[index].load(order)
-    }
+            /// Loads word `index`.
+            #[must_use]
+            pub fn load(&self, index: usize, order: Ordering) -> $int {
+                self.0[index].load(order)
+            }
 
-    /// Stores `value` to word `index`.
-    pub fn store(&self, index: usize, value: u32, order: Ordering) {
-        self.0[index].store(value, order);
-    }
+            /// Stores `value` to word `index`.
+            pub fn store(&self, index: usize, value: $int, order: Ordering) {
+                self.0[index].store(value, order);
+            }
 
-    /// Stores `new` to word `index` if it is `current`.
-    ///
-    /// # Errors
-    ///
-    /// The value found, when it is another.
-    pub fn compare_exchange(
-        &self,
-        index: usize,
-        current: u32,
-        new: u32,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u32, u32> {
-        self.0[index].compare_exchange(current, new, success, failure)
-    }
+            /// Stores `new` to word `index` if it is `current`.
+            ///
+            /// # Errors
+            ///
+            /// The value found, when it is another.
+            pub fn compare_exchange(
+                &self,
+                index: usize,
+                current: $int,
+                new: $int,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$int, $int> {
+                self.0[index].compare_exchange(current, new, success, failure)
+            }
+        }
+
+        /// One word of a row.
+        #[derive(Clone, Copy, Debug)]
+        pub struct $ref<'a>(&'a $word);
+
+        impl $ref<'_> {
+            /// Loads the word.
+            #[must_use]
+            pub fn load(self, order: Ordering) -> $int {
+                self.0.load(order)
+            }
+
+            /// Stores `value`.
+            pub fn store(self, value: $int, order: Ordering) {
+                self.0.store(value, order);
+            }
+        }
+    };
 }
 
-/// One word of a [`Words32`].
-#[derive(Clone, Copy, Debug)]
-pub struct WordRef<'a>(&'a Word32);
-
-impl WordRef<'_> {
-    /// Loads the word.
-    #[must_use]
-    pub fn load(self, order: Ordering) -> u32 {
-        self.0.load(order)
-    }
-
-    /// Stores `value`.
-    pub fn store(self, value: u32, order: Ordering) {
-        self.0.store(value, order);
-    }
-}
+words! { Words32, WordRef32, Word32, u32 }
+words! { Words64, WordRef64, Word64, u64 }
 
 /// Rows of bytes, all of one size.
 #[derive(Clone, Debug)]

@@ -160,22 +160,49 @@ impl Region {
         stride: usize,
         count: usize,
     ) -> std::result::Result<Words32, InvalidWord> {
-        check_words(offset, stride, count, self.0.len)?;
-        if !self.0.writable {
-            return Err(InvalidWord::ReadOnly);
-        }
-        let base = if count == 0 {
-            NonNull::dangling()
-        } else {
-            // SAFETY: the check proves that the first word lies inside.
-            unsafe { self.0.base.add(offset) }
-        };
         Ok(Words32 {
-            base,
+            base: self.row_of_words(offset, stride, count, size_of::<AtomicU32>())?,
             stride,
             count,
             _region: self.clone(),
         })
+    }
+
+    /// As [`words32`](Self::words32), of 64-bit words.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn words64(
+        &self,
+        offset: usize,
+        stride: usize,
+        count: usize,
+    ) -> std::result::Result<Words64, InvalidWord> {
+        Ok(Words64 {
+            base: self.row_of_words(offset, stride, count, size_of::<AtomicU64>())?,
+            stride,
+            count,
+            _region: self.clone(),
+        })
+    }
+
+    fn row_of_words(
+        &self,
+        offset: usize,
+        stride: usize,
+        count: usize,
+        size: usize,
+    ) -> std::result::Result<NonNull<u8>, InvalidWord> {
+        check_words(offset, stride, count, size, self.0.len)?;
+        if !self.0.writable {
+            return Err(InvalidWord::ReadOnly);
+        }
+        if count == 0 {
+            return Ok(NonNull::dangling());
+        }
+        // SAFETY: the check proves that the first word lies inside.
+        Ok(unsafe { self.0.base.add(offset) })
     }
 
     /// A handle on `count` rows of `size` bytes, the first at `offset`.
@@ -346,118 +373,132 @@ impl Word32 {
     }
 }
 
-/// A row of aligned 32-bit atomic words at equal distances: the sequence
-/// numbers of a queue, the states of a map's entries.
-///
-/// One handle serves all of them, so an access costs a comparison and no
-/// reference count. Like a slice, it panics on an index that is not below
-/// [`Words32::len`]; indices that a peer stored are checked before.
-#[derive(Clone)]
-pub struct Words32 {
-    /// The first word; all `count` are inside the region, aligned, writable.
-    base: NonNull<u8>,
-    stride: usize,
-    count: usize,
-    _region: Region,
-}
-
-// SAFETY: the words are atomics in memory that the region keeps alive.
-unsafe impl Send for Words32 {}
-// SAFETY: as for Send; atomics may be shared.
-unsafe impl Sync for Words32 {}
-
-impl fmt::Debug for Words32 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Words32")
-            .field("len", &self.count)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Words32 {
-    /// The number of words.
-    #[inline]
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are no words.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    #[inline]
-    fn atomic(&self, index: usize) -> &AtomicU32 {
-        if index >= self.count {
-            outside(index, self.count);
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $word:ident, $atomic:ty, $int:ty) => {
+        $(#[$doc])*
+        ///
+        /// One handle serves all of them, so an access costs a comparison and no
+        /// reference count. Like a slice, it panics on an index that is not below
+        /// its length; indices that a peer stored are checked before.
+        #[derive(Clone)]
+        pub struct $name {
+            /// The first word; all `count` are inside the region, aligned, writable.
+            base: NonNull<u8>,
+            stride: usize,
+            count: usize,
+            _region: Region,
         }
-        // SAFETY: `words32` checked that the last word lies inside the region,
-        // so index * stride neither wraps nor leads outside; it also checked
-        // the alignment and the access. `_region` keeps the bytes mapped, and
-        // every access anywhere is atomic or opaque to the compiler.
-        unsafe { self.base.add(index * self.stride).cast().as_ref() }
-    }
 
-    /// Word `index`, checked once for several accesses.
-    #[inline]
-    #[must_use]
-    pub fn at(&self, index: usize) -> WordRef<'_> {
-        WordRef(self.atomic(index))
-    }
+        // SAFETY: the words are atomics in memory that the region keeps alive.
+        unsafe impl Send for $name {}
+        // SAFETY: as for Send; atomics may be shared.
+        unsafe impl Sync for $name {}
 
-    /// Loads word `index`.
-    #[inline]
-    #[must_use]
-    pub fn load(&self, index: usize, order: Ordering) -> u32 {
-        self.at(index).load(order)
-    }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name))
+                    .field("len", &self.count)
+                    .finish_non_exhaustive()
+            }
+        }
 
-    /// Stores `value` to word `index`.
-    #[inline]
-    pub fn store(&self, index: usize, value: u32, order: Ordering) {
-        self.at(index).store(value, order);
-    }
+        impl $name {
+            /// The number of words.
+            #[inline]
+            #[must_use]
+            pub const fn len(&self) -> usize {
+                self.count
+            }
 
-    /// Stores `new` to word `index` if it is `current`.
-    ///
-    /// # Errors
-    ///
-    /// The value found, when it is another.
-    #[inline]
-    pub fn compare_exchange(
-        &self,
-        index: usize,
-        current: u32,
-        new: u32,
-        success: Ordering,
-        failure: Ordering,
-    ) -> std::result::Result<u32, u32> {
-        crash::point(crash::Step::Update);
-        self.atomic(index)
-            .compare_exchange(current, new, success, failure)
-    }
+            /// Whether there are no words.
+            #[must_use]
+            pub const fn is_empty(&self) -> bool {
+                self.count == 0
+            }
+
+            #[inline]
+            fn atomic(&self, index: usize) -> &$atomic {
+                if index >= self.count {
+                    outside(index, self.count);
+                }
+                // SAFETY: The region checked that the last word lies inside the region,
+                // so index * stride neither wraps nor leads outside; it also checked
+                // the alignment and the access. `_region` keeps the bytes mapped, and
+                // every access anywhere is atomic or opaque to the compiler.
+                unsafe { self.base.add(index * self.stride).cast().as_ref() }
+            }
+
+            /// Word `index`, checked once for several accesses.
+            #[inline]
+            #[must_use]
+            pub fn at(&self, index: usize) -> $word<'_> {
+                $word(self.atomic(index))
+            }
+
+            /// Loads word `index`.
+            #[inline]
+            #[must_use]
+            pub fn load(&self, index: usize, order: Ordering) -> $int {
+                self.at(index).load(order)
+            }
+
+            /// Stores `value` to word `index`.
+            #[inline]
+            pub fn store(&self, index: usize, value: $int, order: Ordering) {
+                self.at(index).store(value, order);
+            }
+
+            /// Stores `new` to word `index` if it is `current`.
+            ///
+            /// # Errors
+            ///
+            /// The value found, when it is another.
+            #[inline]
+            pub fn compare_exchange(
+                &self,
+                index: usize,
+                current: $int,
+                new: $int,
+                success: Ordering,
+                failure: Ordering,
+            ) -> std::result::Result<$int, $int> {
+                crash::point(crash::Step::Update);
+                self.atomic(index)
+                    .compare_exchange(current, new, success, failure)
+            }
+        }
+
+        #[doc = concat!("One word of a [`", stringify!($name), "`].")]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $word<'a>(&'a $atomic);
+
+        impl $word<'_> {
+            /// Loads the word.
+            #[inline]
+            #[must_use]
+            pub fn load(self, order: Ordering) -> $int {
+                self.0.load(order)
+            }
+
+            /// Stores `value`.
+            #[inline]
+            pub fn store(self, value: $int, order: Ordering) {
+                crash::point(crash::Step::Store);
+                self.0.store(value, order);
+            }
+        }
+    };
 }
 
-/// One word of a [`Words32`].
-#[derive(Clone, Copy, Debug)]
-pub struct WordRef<'a>(&'a AtomicU32);
-
-impl WordRef<'_> {
-    /// Loads the word.
-    #[inline]
-    #[must_use]
-    pub fn load(self, order: Ordering) -> u32 {
-        self.0.load(order)
-    }
-
-    /// Stores `value`.
-    #[inline]
-    pub fn store(self, value: u32, order: Ordering) {
-        crash::point(crash::Step::Store);
-        self.0.store(value, order);
-    }
+words! {
+    /// A row of aligned 32-bit atomic words at equal distances: the sequence
+    /// numbers of a queue, the states of a map's entries.
+    Words32, WordRef32, AtomicU32, u32
+}
+words! {
+    /// A row of aligned 64-bit atomic words at equal distances: the sequence
+    /// words of the slots of a FIFO.
+    Words64, WordRef64, AtomicU64, u64
 }
 
 /// Apart, so that its arguments take no register on the way that matters.

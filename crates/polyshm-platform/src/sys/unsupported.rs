@@ -12,6 +12,10 @@ pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+pub(crate) fn page_size() -> usize {
+    4096
+}
+
 pub(crate) fn system_name(bare: &str) -> String {
     bare.to_owned()
 }
@@ -41,6 +45,10 @@ impl Segment {
 
     pub(crate) fn link(&self, _path: &str) -> io::Result<()> {
         match self.0 {}
+    }
+
+    pub(crate) fn link_again(_from: &str, _to: &str) -> io::Result<()> {
+        unsupported()
     }
 
     pub(crate) fn open(_path: &str, _access: Access) -> io::Result<Self> {

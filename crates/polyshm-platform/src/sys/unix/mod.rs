@@ -41,6 +41,10 @@ pub(crate) fn processors() -> usize {
 }
 
 /// POSIX gives shared names one leading slash.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
 pub(crate) fn system_name(bare: &str) -> String {
     format!("/{bare}")
 }
@@ -112,6 +116,19 @@ impl Segment {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn link(&self, _path: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the object that has one name a second one.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn link_again(from: &str, to: &str) -> io::Result<()> {
+        let path = |name| format!("{}{name}", linux::SHM_DIRECTORY);
+        let flags = fs::AtFlags::empty();
+        Ok(fs::linkat(fs::CWD, path(from), fs::CWD, path(to), flags)?)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn link_again(_from: &str, _to: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

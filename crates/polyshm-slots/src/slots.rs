@@ -1,0 +1,339 @@
+//! The slots: records between two sequence words (format, sections 2.1, 5.1
+//! and 7 D1).
+//!
+//! A writer tags both words before it touches anything between them, and takes
+//! the tags off in the order `seq_end`, `seq_begin`. So the two are equal only
+//! outside a write, whichever a reader loads first: ours loads `seq_end` first,
+//! which protects it also from writers that do not tag.
+//!
+//! While values are stored, the status of each field that is written says
+//! "unwritten": whoever finds a dead writer's slot knows which values are lost.
+
+use crate::{
+    FieldMark,
+    draft::{Source, Stage},
+};
+use polyshm_platform::{
+    Bytes, InvalidWord, Region, Words64,
+    sync::{
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
+    },
+};
+use polyshm_wire::slots::{Layout, Status};
+
+/// Set in `seq_end` while a record is written.
+const END_TAG: u64 = 1 << 62;
+/// Set in `seq_begin` while a record is written.
+const BEGIN_TAG: u64 = 1 << 63;
+
+/// Fields per status word.
+const STATUSES: usize = 8;
+
+/// Slots of one size, one after the other.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    begin: Words64,
+    end: Words64,
+    /// Word `k` has the statuses of the fields from `8 * k` on.
+    statuses: Vec<Words64>,
+    bytes: Bytes,
+    slot_size: usize,
+    fields: usize,
+}
+
+/// In what state a writer finds a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Complete, with this number.
+    Whole(u64),
+    /// A writer of ours died at this number, having touched the values.
+    Aborted(u64),
+    /// A writer of another implementation is at work, or died, or failed:
+    /// this number is taken, the values may be anything.
+    Foreign(u64),
+}
+
+impl State {
+    /// The number that the next write takes.
+    #[inline]
+    pub(crate) const fn next(self) -> u64 {
+        match self {
+            Self::Whole(number) | Self::Foreign(number) => number.wrapping_add(1),
+            // Never committed, so nobody has seen it.
+            Self::Aborted(number) => number,
+        }
+    }
+}
+
+/// What a look at a slot gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Copied, and whole.
+    Whole(u64),
+    /// A write was under way; the number that it ends with, as far as known.
+    Busy { committed: u64 },
+}
+
+impl Slots {
+    /// `count` slots from `offset` on.
+    pub(crate) fn new(
+        region: &Region,
+        layout: &Layout,
+        offset: usize,
+        count: usize,
+    ) -> Result<Self, InvalidWord> {
+        let slot_size = layout.slot_size();
+        let words = |at| region.words64(offset + at, slot_size, count);
+        let fields = layout.fields().len();
+        let statuses: Result<_, _> = (0..fields.div_ceil(STATUSES))
+            .map(|word| words(layout.status_offset() + STATUSES * word))
+            .collect();
+        Ok(Self {
+            begin: words(0)?,
+            end: words(layout.seq_end_offset())?,
+            statuses: statuses?,
+            bytes: region.bytes(offset, slot_size.saturating_mul(count))?,
+            slot_size,
+            fields,
+        })
+    }
+
+    /// Makes every slot one that was never written (format, section 2.3).
+    pub(crate) fn clear(&self) {
+        for slot in 0..self.begin.len() {
+            for (word, statuses) in self.statuses.iter().enumerate() {
+                let count = (self.fields - word * STATUSES).min(STATUSES);
+                let mut fresh = [0; STATUSES];
+                fresh[..count].fill(Status::FRESH.bits());
+                statuses.store(slot, u64::from_le_bytes(fresh), Relaxed);
+            }
+        }
+    }
+
+    /// Whether a slot was never written and is not being created either.
+    pub(crate) fn is_initialised(&self, slot: usize) -> bool {
+        let written = self.begin.load(slot, Acquire) != 0 || self.end.load(slot, Relaxed) != 0;
+        written
+            || (0..self.fields).all(|field| {
+                let word = self.statuses[field / STATUSES].load(slot, Relaxed);
+                Status::from_bits(word.to_le_bytes()[field % STATUSES]).is_unwritten()
+            })
+    }
+
+    /// The number of the record in a slot, when it is whole.
+    #[inline]
+    pub(crate) fn number(&self, slot: usize) -> Option<u64> {
+        // Acquire: pairs with the writer's release.
+        let number = self.end.load(slot, Acquire);
+        (self.begin.load(slot, Relaxed) == number).then_some(number)
+    }
+
+    /// The word that tells first of a new record.
+    #[inline]
+    pub(crate) fn end(&self, slot: usize) -> u64 {
+        self.end.load(slot, Relaxed)
+    }
+
+    /// What a writer finds; called by one writer at a time.
+    #[inline]
+    pub(crate) fn state(&self, slot: usize) -> State {
+        // Acquire: pairs with the release of the writer before.
+        let begin = self.begin.load(slot, Acquire);
+        let end = self.end.load(slot, Acquire);
+        if begin == end {
+            return State::Whole(begin);
+        }
+        self.interrupted(slot, begin, end)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn interrupted(&self, slot: usize, begin: u64, end: u64) -> State {
+        let untagged = begin ^ BEGIN_TAG;
+        if untagged == end {
+            // Died with only the last store missing: everything is there.
+            self.begin.store(slot, end, Release);
+            return State::Whole(end);
+        }
+        if untagged == end ^ END_TAG {
+            return State::Aborted(untagged);
+        }
+        if end ^ END_TAG == begin.wrapping_add(1) {
+            // Died after the first store of all.
+            self.end.store(slot, begin, Release);
+            return State::Whole(begin);
+        }
+        State::Foreign(begin)
+    }
+
+    /// Replaces the listed fields of a slot; `number` is what readers will know
+    /// the record by. `within` does what else is published with it.
+    ///
+    /// Called by one writer at a time.
+    #[inline]
+    pub(crate) fn write<'l>(
+        &self,
+        slot: usize,
+        number: u64,
+        layout: &Layout,
+        stage: &Stage,
+        large: impl Fn(usize) -> &'l [u8],
+        within: impl FnOnce(),
+    ) {
+        let at = self.start(slot, number);
+        for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
+            let now = statuses.load(slot, Relaxed);
+            statuses.store(slot, masks.during(now), Relaxed);
+        }
+        // For who finds this writer dead: a value changes after its status
+        // does. A process dies between two of its instructions, never with
+        // later stores done and earlier ones not; so the compiler's order is
+        // all that counts, and that the copies keep.
+        stage.runs(layout, large, |offset, bytes| {
+            let inside = self.bytes.write(at + offset, bytes);
+            debug_assert!(inside.is_ok(), "every field lies inside its slot");
+        });
+        for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
+            let now = statuses.load(slot, Relaxed);
+            statuses.store(slot, masks.after(now), Relaxed);
+        }
+        within();
+        self.finish(slot, number);
+    }
+
+    /// Tags the words; gives where the slot is.
+    #[inline]
+    fn start(&self, slot: usize, number: u64) -> usize {
+        self.end.store(slot, number ^ END_TAG, Relaxed);
+        self.begin.store(slot, number ^ BEGIN_TAG, Relaxed);
+        // Release: pairs with the reader's acquire fence. A reader that copies
+        // any byte stored below finds the tags in both words.
+        fence(Release);
+        slot * self.slot_size
+    }
+
+    #[inline]
+    fn finish(&self, slot: usize, number: u64) {
+        // Release: pairs with the reader's acquire load of either word.
+        self.end.store(slot, number, Release);
+        // Release: after `seq_end`. A reader that begins here sees all of the
+        // record, and one that ends here saw no byte of it.
+        self.begin.store(slot, number, Release);
+    }
+
+    /// Copies the record of another's slot, under a number.
+    ///
+    /// Called by one writer at a time of both.
+    pub(crate) fn copy_from(
+        &self,
+        slot: usize,
+        from: &Self,
+        other: usize,
+        number: u64,
+        within: impl FnOnce(),
+    ) {
+        let mut chunk = [0; 4096];
+        let source = other * from.slot_size;
+        let target = self.start(slot, number);
+        // Between the two words, padding and all.
+        let mut at = size_of::<u64>();
+        let end = self.slot_size - size_of::<u64>();
+        while at < end {
+            let len = chunk.len().min(end - at);
+            let chunk = &mut chunk[..len];
+            let copied = from
+                .bytes
+                .read(source + at, chunk)
+                .and_then(|()| self.bytes.write(target + at, chunk));
+            debug_assert!(copied.is_ok(), "slots of one layout");
+            at += len;
+        }
+        within();
+        self.finish(slot, number);
+    }
+
+    /// Marks every value that a dead writer of ours may have destroyed as lost,
+    /// and ends its record; called by one writer at a time.
+    pub(crate) fn give_up(&self, slot: usize, number: u64) {
+        for statuses in &self.statuses {
+            let mut bytes = statuses.load(slot, Relaxed).to_le_bytes();
+            for status in &mut bytes {
+                let now = Status::from_bits(*status);
+                if now.is_unwritten() {
+                    *status = now.lost().bits();
+                }
+            }
+            statuses.store(slot, u64::from_le_bytes(bytes), Relaxed);
+        }
+        self.finish(slot, number);
+    }
+
+    /// Copies a record out: the statuses into `marks`, then what `beside` copies
+    /// that is published with it, then the values by `load`. All of it counts
+    /// only when the result is [`Look::Whole`].
+    #[inline]
+    pub(crate) fn read(
+        &self,
+        slot: usize,
+        layout: &Layout,
+        marks: &mut [FieldMark],
+        beside: impl FnOnce(u64, &mut [FieldMark]),
+        load: impl FnOnce(&Source<'_>),
+    ) -> Look {
+        // Acquire: pairs with the release in `finish`. Whoever sees this number
+        // sees its record, or a later one.
+        let number = self.end.load(slot, Acquire);
+        let untagged = number ^ END_TAG;
+        if self.begin.load(slot, Relaxed) == untagged ^ BEGIN_TAG {
+            // Under way: a copy would be in vain.
+            return Look::Busy {
+                committed: untagged.wrapping_sub(1),
+            };
+        }
+        for (statuses, marks) in self.statuses.iter().zip(marks.chunks_mut(STATUSES)) {
+            let bytes = statuses.load(slot, Relaxed).to_le_bytes();
+            for (mark, status) in marks.iter_mut().zip(bytes) {
+                mark.status = Status::from_bits(status);
+            }
+        }
+        beside(number, marks);
+        load(&Source {
+            layout,
+            bytes: &self.bytes,
+            at: slot * self.slot_size,
+            marks,
+        });
+        // Acquire: pairs with the release fence in `start`. If any byte copied
+        // is a later record's, this load finds its tag, or a later number.
+        fence(Acquire);
+        if self.begin.load(slot, Relaxed) == number {
+            Look::Whole(number)
+        } else {
+            Look::Busy { committed: number }
+        }
+    }
+
+    /// Clears the MODIFIED bit of every field, if the record is still that one.
+    ///
+    /// Word by word, so that a writer of another implementation that stores a
+    /// status meanwhile keeps it; one that writes a whole record meanwhile may
+    /// lose bits of it, as with the reference.
+    pub(crate) fn reset_modified(&self, slot: usize, number: u64) -> bool {
+        const MODIFIED: u64 = u64::from_le_bytes([Status::MODIFIED; STATUSES]);
+        for statuses in &self.statuses {
+            let mut now = statuses.load(slot, Relaxed);
+            loop {
+                if self.number(slot) != Some(number) {
+                    return false;
+                }
+                let cleared = now & !MODIFIED;
+                match statuses.compare_exchange(slot, now, cleared, Relaxed, Relaxed) {
+                    Ok(_) => break,
+                    Err(found) => now = found,
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,704 @@
+//! One slot: the latest value (format, section 5.3).
+
+use crate::{
+    Dynamic, NameError, NameState, Options, ReadError, Record, TypedRecord, Update, WriteError,
+    OpenError, FieldMark,
+    draft::Stage,
+    native::Baseline,
+    segment::Segment,
+    slots::{Look, State},
+    stride::Stride,
+};
+use polyshm_platform::{Deadline, WaitSource, Waiter};
+use polyshm_wire::slots::Schema;
+use std::{convert::Infallible, fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+
+/// The slot of a store.
+const SLOT: usize = 0;
+
+/// Looks that find a write under way before the writer is asked for a copy.
+const PATIENCE: u32 = 2;
+
+/// A record in shared memory: the latest value of each field.
+///
+/// Writers replace any subset of the fields, and readers get them together:
+/// never half of one write. Any number of threads and processes may write (one
+/// at a time, others wait their turn) and read. Python's
+/// `SharedMemory(..., slots=1)` is the same thing.
+///
+/// A handle belongs to one thread; [`clone`](Clone::clone) gives another. It
+/// belongs to one process too: after a fork, open the segment again. Dropping
+/// it leaves the segment; see [`unlink`](Self::unlink).
+///
+/// ```
+/// use polyshm_slots::{Record, SlotStore};
+/// use std::time::Duration;
+///
+/// #[derive(Record)]
+/// struct Sensor {
+///     temperature: f64,
+///     count: i32,
+///     #[record("str[32]")]
+///     status_msg: String,
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let name = format!("polyshm-doc-store-{}", std::process::id());
+/// let mut writer = SlotStore::<Sensor>::create(&name)?;
+/// let mut reader = SlotStore::<Sensor>::open(&name)?;
+///
+/// writer.write(Sensor::update().temperature(23.5).status_msg("OK"))?;
+/// let seen = reader.read_new(Duration::from_secs(1))?;
+/// assert_eq!(seen.temperature.valid(), Some(&23.5));
+/// assert_eq!(seen.status_msg.as_str(), "OK");
+/// assert!(seen.count.is_unwritten());
+///
+/// writer.write(Sensor::update().count(7))?;
+/// let seen = reader.read_new(Duration::from_secs(1))?;
+/// assert!(seen.count.is_changed() && !seen.temperature.is_changed());
+/// assert_eq!(*seen.temperature, 23.5);
+/// writer.unlink()?;
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "SharedMemory")]
+pub struct SlotStore<R: Record> {
+    segment: Arc<Segment>,
+    options: Options,
+    id: u64,
+    stage: Stage,
+    stride: Stride,
+    view: View,
+    waiter: Waiter,
+    record: PhantomData<fn() -> R>,
+}
+
+/// What a handle has seen.
+#[derive(Debug)]
+struct View {
+    marks: Vec<FieldMark>,
+    /// The number of the last record that was read; 0 before the first.
+    seen: u64,
+    baseline: Baseline,
+}
+
+/// A record that was read: its fields, and which one it is.
+///
+/// Dereferences to the fields.
+#[derive(Clone, Copy)]
+pub struct Snapshot<R: Record> {
+    pub(crate) fields: R::Fields,
+    pub(crate) number: u64,
+    pub(crate) missed: u64,
+    pub(crate) exact: bool,
+}
+
+impl<R: Record> Snapshot<R> {
+    /// How many writes the slot had when this record was current; 0 when it was
+    /// never written.
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How many writes came between the record that this handle read before and
+    /// this one. 0 at the first read.
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Whether [`Field::changes`](crate::Field::changes) counts exactly. It
+    /// does when the handle missed no write, and, with the native trailer, when
+    /// only writers of this library wrote. Otherwise every field may have
+    /// changed, and is said to.
+    pub const fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// The fields alone.
+    pub fn into_fields(self) -> R::Fields {
+        self.fields
+    }
+}
+
+impl<R: Record> Deref for Snapshot<R> {
+    type Target = R::Fields;
+
+    #[inline]
+    fn deref(&self) -> &R::Fields {
+        &self.fields
+    }
+}
+
+impl<R: Record> fmt::Debug for Snapshot<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("fields", &self.fields)
+            .field("number", &self.number)
+            .field("missed", &self.missed)
+            .field("exact", &self.exact)
+            .finish()
+    }
+}
+
+impl<R: TypedRecord> SlotStore<R> {
+    /// Creates a segment with one slot, never written.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::AlreadyExists`]; or the system refuses.
+    pub fn create(name: &str) -> Result<Self, OpenError> {
+        Self::create_with(name, Options::new())
+    }
+
+    /// As [`create`](Self::create), with options.
+    ///
+    /// # Errors
+    ///
+    /// As there; with [`Replace::Abandoned`](crate::Replace) also
+    /// [`OpenError::OwnerAlive`].
+    pub fn create_with(name: &str, options: Options) -> Result<Self, OpenError> {
+        let segment = Segment::create(name, R::schema(), 1, &options)?;
+        Ok(Self::of(segment, options))
+    }
+
+    /// Opens a segment with one slot.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NotFound`]; [`OpenError::Mismatch`] when it was created for
+    /// another schema or number of slots, [`OpenError::Length`] when its length
+    /// says so.
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        Self::open_with(name, Options::new())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_with(name: &str, options: Options) -> Result<Self, OpenError> {
+        let segment = Segment::open(name, Some(R::schema()), Some(1), &options)?;
+        Ok(Self::of(segment, options))
+    }
+}
+
+impl SlotStore<Dynamic> {
+    /// Creates a segment for a schema that is known only now.
+    ///
+    /// ```
+    /// use polyshm_slots::{Options, Schema, SlotStore, Values};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let schema: Schema = "temperature: float, status_msg: str[32]".parse()?;
+    /// let name = format!("polyshm-doc-dynamic-{}", std::process::id());
+    /// let mut store = SlotStore::create_dynamic(&name, &schema, Options::new())?;
+    /// store.write(Values::new().with("temperature", 23.5))?;
+    /// let seen = store.read(std::time::Duration::from_secs(1))?;
+    /// assert_eq!(seen.get("temperature").unwrap().as_f64(), Some(23.5));
+    /// store.unlink()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`SlotStore::create`]; [`OpenError::Layout`] when it is too large.
+    pub fn create_dynamic(
+        name: &str,
+        schema: &Schema,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let segment = Segment::create(name, schema, 1, &options)?;
+        Ok(Self::of(segment, options))
+    }
+
+    /// Opens a segment by a schema that is known only now.
+    ///
+    /// # Errors
+    ///
+    /// As [`SlotStore::open`].
+    pub fn open_dynamic(name: &str, schema: &Schema, options: Options) -> Result<Self, OpenError> {
+        let segment = Segment::open(name, Some(schema), Some(1), &options)?;
+        Ok(Self::of(segment, options))
+    }
+
+    /// Opens a segment by the schema that its trailer tells.
+    ///
+    /// # Errors
+    ///
+    /// As [`SlotStore::open`]; [`OpenError::NoSchema`] when it has no trailer.
+    pub fn discover(name: &str, options: Options) -> Result<Self, OpenError> {
+        let segment = Segment::open(name, None, Some(1), &options)?;
+        Ok(Self::of(segment, options))
+    }
+}
+
+impl<R: Record> SlotStore<R> {
+    pub(crate) fn of(segment: Segment, options: Options) -> Self {
+        Self::handle(Arc::new(segment), options)
+    }
+
+    fn handle(segment: Arc<Segment>, options: Options) -> Self {
+        let fields = segment.layout.fields().len();
+        Self {
+            id: segment.new_id(),
+            stage: Stage::new(&segment.layout),
+            stride: Stride::default(),
+            view: View {
+                marks: vec![FieldMark::default(); fields],
+                seen: 0,
+                baseline: Baseline::new(fields),
+            },
+            waiter: Waiter::new(options.strategy),
+            options,
+            segment,
+            record: PhantomData,
+        }
+    }
+
+    /// The segment's name.
+    pub fn name(&self) -> &str {
+        &self.segment.name
+    }
+
+    /// The record's schema.
+    pub fn schema(&self) -> &Schema {
+        self.segment.layout.schema()
+    }
+
+    /// Whether the segment has the native trailer.
+    pub fn has_trailer(&self) -> bool {
+        self.segment.native.is_some()
+    }
+
+    /// Writes some fields, or a whole record; the others keep their values.
+    /// Gives the number of the write, which is the number of writes so far.
+    ///
+    /// All values are converted before the first shared byte changes. Waits
+    /// only for other writers in the middle of a write, at most
+    /// [`Options::lock_timeout`], and takes over from one that died.
+    ///
+    /// Readers that see the number see the values: the publication is a release
+    /// store, their look an acquire load (format, sections 5.1 and 7 D1).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Value`], [`WriteError::Busy`], [`WriteError::Unlinked`].
+    /// Nothing was written.
+    #[inline]
+    pub fn write(&mut self, update: impl Update<R>) -> Result<u64, WriteError> {
+        self.stage.clear();
+        let mut draft = self.stage.draft(&self.segment.layout);
+        if let Err(source) = update.prepare(&mut draft) {
+            return Err(WriteError::Value {
+                name: Arc::clone(&self.segment.name),
+                source,
+            });
+        }
+        if self.stride.is_due() {
+            self.segment.check_name()?;
+        }
+        let segment = &*self.segment;
+        let lock = match segment.lock(self.id, self.options.lock_timeout) {
+            Ok(lock) => lock,
+            Err(busy) => return Err(busy.into_write_error(&segment.name)),
+        };
+        let number = match segment.slots.state(SLOT) {
+            State::Whole(number) => number.wrapping_add(1),
+            state => segment.mend(state),
+        };
+        let changes = segment
+            .native
+            .as_ref()
+            .and_then(|native| native.changes.as_ref());
+        segment.slots.write(
+            SLOT,
+            number,
+            &segment.layout,
+            &self.stage,
+            |field| update.large(segment.layout.schema(), field),
+            || {
+                if let Some(changes) = changes {
+                    changes.count(&self.stage, number);
+                }
+            },
+        );
+        if let Some(native) = &segment.native
+            && native.is_asked()
+        {
+            native.refresh(&segment.slots, number);
+        }
+        drop(lock);
+        if let Some(native) = &segment.native {
+            native.news.ring();
+        }
+        Ok(number)
+    }
+
+    /// Puts right what a writer left that died in the middle of a write, as the
+    /// next write does: the record before comes back when a buffer has it;
+    /// otherwise the fields that it was writing are unwritten.
+    ///
+    /// Gives whether there was anything. A writer of another implementation
+    /// that is at work is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn repair(&mut self) -> Result<bool, WriteError> {
+        let segment = &*self.segment;
+        let _lock = segment
+            .lock(self.id, self.options.lock_timeout)
+            .map_err(|busy| busy.into_write_error(&segment.name))?;
+        let state = segment.slots.state(SLOT);
+        if !matches!(state, State::Aborted(_)) {
+            return Ok(false);
+        }
+        segment.mend(state);
+        Ok(true)
+    }
+
+    /// Reads the record, whether or not it was read before. A slot that was
+    /// never written is read too, with every field unwritten.
+    ///
+    /// Waits only while a write is under way: with the trailer for at most the
+    /// next whole one, however fast they come.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Busy`]: no whole record within the timeout;
+    /// [`ReadError::WriterDied`].
+    pub fn read(&mut self, timeout: Duration) -> Result<Snapshot<R>, ReadError> {
+        let mut snapshot = self.empty();
+        self.read_into(&mut snapshot, timeout)?;
+        Ok(snapshot)
+    }
+
+    /// As [`read`](Self::read), into a record that was read before, whose
+    /// memory is used again. Its fields are worthless after an error.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn read_into(
+        &mut self,
+        snapshot: &mut Snapshot<R>,
+        timeout: Duration,
+    ) -> Result<(), ReadError> {
+        self.wait(snapshot, timeout, Want::Any)
+    }
+
+    /// Reads the record if no write is under way at this moment.
+    pub fn try_read(&mut self) -> Option<Snapshot<R>> {
+        let mut snapshot = self.empty();
+        let mut reading = Reading::new(self, &mut snapshot, Want::Any);
+        reading.look().then_some(snapshot)
+    }
+
+    /// Waits for a record that this handle has not read yet, and reads it. The
+    /// first time that is any that was ever written.
+    ///
+    /// Writers of this library wake it; others are looked for each 45 µs.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Timeout`]; [`ReadError::Busy`] and
+    /// [`ReadError::WriterDied`] as in [`read`](Self::read);
+    /// [`ReadError::Unlinked`].
+    pub fn read_new(&mut self, timeout: Duration) -> Result<Snapshot<R>, ReadError> {
+        let mut snapshot = self.empty();
+        self.read_new_into(&mut snapshot, timeout)?;
+        Ok(snapshot)
+    }
+
+    /// As [`read_new`](Self::read_new), into a record that was read before.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn read_new_into(
+        &mut self,
+        snapshot: &mut Snapshot<R>,
+        timeout: Duration,
+    ) -> Result<(), ReadError> {
+        self.wait(snapshot, timeout, Want::New)
+    }
+
+    /// Reads a record that this handle has not read yet, if there is one.
+    pub fn try_read_new(&mut self) -> Option<Snapshot<R>> {
+        if self.segment.slots.end(SLOT) == self.view.seen {
+            return None;
+        }
+        let mut snapshot = self.empty();
+        let mut reading = Reading::new(self, &mut snapshot, Want::New);
+        reading.look().then_some(snapshot)
+    }
+
+    /// A record that nothing was read into yet.
+    pub fn empty(&self) -> Snapshot<R> {
+        Snapshot {
+            fields: R::empty(self.schema()),
+            number: 0,
+            missed: 0,
+            exact: true,
+        }
+    }
+
+    #[inline]
+    fn wait(
+        &mut self,
+        snapshot: &mut Snapshot<R>,
+        timeout: Duration,
+        want: Want,
+    ) -> Result<(), ReadError> {
+        let waiter = self.waiter;
+        let mut reading = Reading::new(self, snapshot, want);
+        let Ok(found) = waiter.wait(&mut reading, timeout);
+        match found {
+            Some(()) => Ok(()),
+            None => Err(reading.failure()),
+        }
+    }
+
+    /// Clears the MODIFIED flag of every field, for all readers, unless the
+    /// record that this handle read last has been replaced. Gives whether it
+    /// was cleared.
+    ///
+    /// For readers that share the flags with a Python process;
+    /// [`Field::is_changed`](crate::Field::is_changed) needs none of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn reset_modified(&mut self) -> Result<bool, WriteError> {
+        let segment = &*self.segment;
+        let _lock = segment
+            .lock(self.id, self.options.lock_timeout)
+            .map_err(|busy| busy.into_write_error(&segment.name))?;
+        Ok(segment.slots.reset_modified(SLOT, self.view.seen))
+    }
+
+    /// Looks whether the segment's name still stands for it, and restores it if
+    /// [`Options::on_unlink`] says so.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn check_name(&self) -> Result<NameState, NameError> {
+        self.segment.look_at_name()
+    }
+
+    /// Removes the segment's name; who has it open keeps it. Gives whether it
+    /// was there.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn unlink(&self) -> Result<bool, NameError> {
+        self.segment.unlink()
+    }
+}
+
+/// Another handle on the same segment, for another thread. It has read nothing
+/// yet.
+impl<R: Record> Clone for SlotStore<R> {
+    fn clone(&self) -> Self {
+        Self::handle(Arc::clone(&self.segment), self.options)
+    }
+}
+
+impl<R: Record> fmt::Debug for SlotStore<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotStore")
+            .field("name", &self.segment.name)
+            .field("schema", &format_args!("{}", self.schema()))
+            .field("seen", &self.view.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which record a reader takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Any,
+    /// One that it has not seen.
+    New,
+}
+
+/// A read that waits.
+struct Reading<'a, R: Record> {
+    segment: &'a Segment,
+    view: &'a mut View,
+    snapshot: &'a mut Snapshot<R>,
+    want: Want,
+    /// No record before this one is given: it was current when the read began.
+    least: Option<u64>,
+    tries: u32,
+    /// The last look found a write under way.
+    busy: bool,
+}
+
+impl<'a, R: Record> Reading<'a, R> {
+    #[inline]
+    fn new(store: &'a mut SlotStore<R>, snapshot: &'a mut Snapshot<R>, want: Want) -> Self {
+        Self {
+            segment: &store.segment,
+            view: &mut store.view,
+            snapshot,
+            want,
+            least: None,
+            tries: 0,
+            busy: false,
+        }
+    }
+
+    /// Looks once; gives whether the snapshot has a record now.
+    #[inline]
+    fn look(&mut self) -> bool {
+        if self.want == Want::New && self.segment.slots.end(SLOT) == self.view.seen {
+            self.busy = false;
+            return false;
+        }
+        let View {
+            marks,
+            seen,
+            baseline,
+        } = &mut *self.view;
+        let native = self.segment.native.as_ref();
+        let changes = native.and_then(|native| native.changes.as_ref());
+        let fields = &mut self.snapshot.fields;
+        let look = self.segment.slots.read(
+            SLOT,
+            &self.segment.layout,
+            marks,
+            |number, marks| baseline.compare(*seen, number, marks, changes),
+            |source| R::load(fields, source),
+        );
+        match look {
+            Look::Whole(number) => self.take(number),
+            Look::Busy { committed } => self.look_aside(committed),
+        }
+    }
+
+    /// The snapshot has a whole record.
+    #[inline]
+    fn take(&mut self, number: u64) -> bool {
+        let View {
+            marks,
+            seen,
+            baseline,
+        } = &mut *self.view;
+        let ahead = number.wrapping_sub(*seen);
+        if self.want == Want::New && ahead == 0 {
+            return false;
+        }
+        baseline.accept(marks);
+        self.snapshot.number = number;
+        self.snapshot.exact = baseline.is_exact();
+        self.snapshot.missed = if *seen == 0 || ahead.cast_signed() <= 0 {
+            0
+        } else {
+            ahead - 1
+        };
+        *seen = number;
+        true
+    }
+
+    /// A write is under way: looks at what the writer left beside.
+    #[cold]
+    fn look_aside(&mut self, committed: u64) -> bool {
+        self.busy = true;
+        let least = *self.least.get_or_insert(committed);
+        self.tries += 1;
+        let Some(native) = self.segment.native.as_ref().filter(|native| native.is_buffered()) else {
+            return false;
+        };
+        if self.tries < PATIENCE {
+            return false;
+        }
+        let least = match self.want {
+            Want::Any => least,
+            Want::New => crate::ring::later(least, self.view.seen.wrapping_add(1)),
+        };
+        let View {
+            marks,
+            seen,
+            baseline,
+        } = &mut *self.view;
+        let fields = &mut self.snapshot.fields;
+        let found = native.look(least, |slot, changes| {
+            slot.read(
+                SLOT,
+                &self.segment.layout,
+                marks,
+                |number, marks| baseline.compare(*seen, number, marks, Some(changes)),
+                |source| R::load(fields, source),
+            )
+        });
+        if let Some(number) = found {
+            return self.take(number);
+        }
+        native.ask();
+        false
+    }
+
+    fn failure(&self) -> ReadError {
+        let name = Arc::clone(&self.segment.name);
+        if self.busy {
+            let dead = self
+                .segment
+                .native
+                .as_ref()
+                .and_then(|native| native.lock.dead_holder());
+            return match dead {
+                Some(pid) => ReadError::WriterDied { name, pid },
+                None => ReadError::Busy { name },
+            };
+        }
+        if self.segment.is_lost() {
+            return ReadError::Unlinked { name };
+        }
+        ReadError::Timeout { name }
+    }
+}
+
+impl<R: Record> WaitSource for Reading<'_, R> {
+    type Output = ();
+    type Error = Infallible;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<()>, Infallible> {
+        Ok(self.look().then_some(()))
+    }
+
+    fn park(&mut self, until: Deadline) -> Result<Option<()>, Infallible> {
+        let segment = self.segment;
+        let awaited = self.awaits_native();
+        let found = segment.sleep_for_news(awaited && !self.busy, until, || {
+            self.look().then_some(())
+        });
+        Ok(found)
+    }
+
+    fn glance(&mut self) -> Result<Option<()>, Infallible> {
+        Ok(None)
+    }
+
+    fn check(&mut self) -> Result<Option<()>, Infallible> {
+        // A dead writer is told of when the time is over: another may come.
+        Ok(None)
+    }
+}
+
+impl<R: Record> Reading<'_, R> {
+    /// Whether the last write was of this library, which wakes sleepers.
+    fn awaits_native(&self) -> bool {
+        let native = self.segment.native.as_ref();
+        native
+            .and_then(|native| native.changes.as_ref())
+            .is_some_and(|changes| changes.is_of(self.segment.slots.end(SLOT)))
+    }
+}
