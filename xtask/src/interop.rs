@@ -1,4 +1,5 @@
-//! `cargo xtask interop`: data exchanged with the Python implementation.
+//! `cargo xtask interop`: data exchanged with Python: the released ZeroBuffer package, and a peer of
+//! our own that speaks the slot format as the original does.
 //!
 //! The Python packages live in a virtual environment below `target/`, made once per set of pins.
 
@@ -12,8 +13,13 @@ use anyhow::{Context as _, Result};
 
 use crate::run::{Outcome, Step, Workspace};
 
-/// Exact versions: the peer must not change under us.
-const PINS: [&str; 2] = ["zerobuffer-ipc==1.3.0", "posix-ipc==1.3.2"];
+/// Exact versions: the peer must not change under us. Of numpy, which only carries arrays, no
+/// version is there for every Python.
+const PINS: [&str; 3] = [
+    "zerobuffer-ipc==1.3.0",
+    "posix-ipc==1.3.2",
+    "numpy>=1.22,<3",
+];
 
 /// Names the interpreter and the pins that a finished environment was made with.
 const MARKER: &str = "polyshm-pins.txt";
@@ -51,12 +57,18 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
             .with_context(|| format!("could not write {}", marker.display()))?;
     }
 
-    let mut command = step.cargo_test(&["-p", "polyshm-zerobuffer", "--test", "interop"]);
-    command
-        .args(["--features", "testing"])
-        .env("POLYSHM_PYTHON", interpreter)
-        .env_remove("POLYSHM_INTEROP");
-    step.run_tests(command)?;
+    for package in ["polyshm-zerobuffer", "polyshm-slots"] {
+        let mut command = step.cargo_test(&["-p", package, "--test", "interop"]);
+        command
+            .args(["--features", "testing"])
+            .env("POLYSHM_PYTHON", &interpreter)
+            .env_remove("POLYSHM_INTEROP");
+        if package == "polyshm-slots" {
+            // It tells what it has counted.
+            command.args(["--", "--nocapture"]);
+        }
+        step.run_tests(command)?;
+    }
     Ok(step.outcome())
 }
 

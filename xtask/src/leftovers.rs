@@ -74,13 +74,16 @@ fn ours_in(place: &Path) -> Vec<PathBuf> {
 }
 
 /// All tests name their segments `polyshm-...`; a semaphore `sem-w-NAME` is the file
-/// `sem.sem-w-NAME`, an ESHM channel is `eshm_NAME`.
+/// `sem.sem-w-NAME`, an ESHM channel is `eshm_NAME`, and a slot segment is also
+/// `polyshm-kept.NAME`.
 fn is_ours(name: &str) -> bool {
     let semaphore = || {
         let mut rest = name.strip_prefix("sem.sem-")?.chars();
         rest.next()?;
         rest.as_str().strip_prefix('-')
     };
+    // Whose second name it is, is in the rest of it.
+    let name = name.strip_prefix("polyshm-kept.").unwrap_or(name);
     let names = [Some(name), semaphore(), name.strip_prefix("eshm_")];
     names
         .iter()
@@ -100,6 +103,7 @@ mod tests {
             "sem.sem-w-polyshm-a-1",
             "sem.sem-r-polyshm-a",
             "eshm_polyshm-a",
+            "polyshm-kept.polyshm-a",
         ] {
             assert!(is_ours(name), "{name}");
         }
@@ -110,6 +114,7 @@ mod tests {
             "sem.sem-",
             "sem.sem-wr-polyshm-a",
             "eshm_demo",
+            "polyshm-kept.camera",
         ] {
             assert!(!is_ours(name), "{name}");
         }

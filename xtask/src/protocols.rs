@@ -10,6 +10,7 @@ pub(crate) const PROTOCOLS: &[Protocol] = &[
     protocol("polyshm-zerobuffer", "testing", &[Model, Crash, Hostile]),
     protocol("polyshm-zeroipc", "testing", &[Model, Crash, Hostile]),
     protocol("polyshm-eshm", "testing", &[Model, Crash, Hostile]),
+    protocol("polyshm-slots", "testing", &[Model, Crash, Hostile]),
 ];
 
 /// Below every protocol, and built in the same ways.

@@ -13,11 +13,13 @@ pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {
         "--test",
         "vectors_eshm",
         "--test",
+        "vectors_slots",
+        "--test",
         "vectors_zeroipc",
         "--all-features",
     ]))?;
     // The same images, read and written by the protocols themselves.
-    for package in ["polyshm-eshm", "polyshm-zeroipc"] {
+    for package in ["polyshm-eshm", "polyshm-slots", "polyshm-zeroipc"] {
         step.run_tests(step.cargo_test(&[
             "-p",
             package,

@@ -355,7 +355,7 @@ fn fields_struct(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
     let line = format!("What a read of [`{record}`] gives: each field with its status.");
     quote! {
         #[doc = #line]
-        #[derive(Clone, Debug)]
+        #[derive(::core::clone::Clone, ::core::fmt::Debug)]
         #[allow(non_snake_case)]
         #vis struct #read {
             #(#members,)*
@@ -398,7 +398,7 @@ fn update_struct(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
     let start = "A write of no field yet: each call of a field's name lists it with a value.";
     quote! {
         #[doc = #line]
-        #[derive(Clone, Debug, Default)]
+        #[derive(::core::clone::Clone, ::core::fmt::Debug, ::core::default::Default)]
         #[allow(dead_code, non_snake_case)]
         #vis struct #update<'a> {
             #(#ident: ::core::option::Option<#input>,)*

@@ -23,6 +23,8 @@ pub(crate) struct Stage {
     image: Vec<u8>,
     listed: Vec<Listed>,
     masks: Vec<Masks>,
+    /// Field `i` is bit `i % 64`.
+    bits: u64,
     /// How many fields are listed, and whether all of them fill their place
     /// from the image.
     count: usize,
@@ -43,7 +45,6 @@ enum Listed {
 pub(crate) struct Masks {
     keep: u64,
     set: u64,
-    listed: u64,
 }
 
 impl Masks {
@@ -51,13 +52,6 @@ impl Masks {
     #[inline]
     pub(crate) const fn after(self, now: u64) -> u64 {
         (now & self.keep) | self.set
-    }
-
-    /// The statuses while listed fields hold half a value: who finds a dead
-    /// writer's slot knows from them which values are lost.
-    #[inline]
-    pub(crate) const fn during(self, now: u64) -> u64 {
-        now | self.listed
     }
 }
 
@@ -67,11 +61,7 @@ fn pass_over(fields: usize, word: usize) -> Masks {
     for byte in 0..fields.saturating_sub(word * STATUSES).min(STATUSES) {
         keep &= !(u64::from(Status::MODIFIED) << (8 * byte));
     }
-    Masks {
-        keep,
-        set: 0,
-        listed: 0,
-    }
+    Masks { keep, set: 0 }
 }
 
 impl Stage {
@@ -81,6 +71,7 @@ impl Stage {
             image: vec![0; layout.fields_end()],
             listed: vec![Listed::No; fields],
             masks: Vec::new(),
+            bits: 0,
             count: 0,
             whole: true,
         };
@@ -116,8 +107,15 @@ impl Stage {
         for (word, masks) in self.masks.iter_mut().enumerate() {
             *masks = pass_over(fields, word);
         }
+        self.bits = 0;
         self.count = 0;
         self.whole = true;
+    }
+
+    /// The listed fields, modulo 64.
+    #[inline]
+    pub(crate) fn bits(&self) -> u64 {
+        self.bits
     }
 
     pub(crate) fn draft<'a>(&'a mut self, layout: &'a Layout) -> Draft<'a> {
@@ -229,13 +227,14 @@ impl Draft<'_> {
             stage.count += 1;
         }
         stage.listed[field] = how;
-        stage.whole &= matches!(how, Listed::Small(used) if used == self.layout.fields()[field].size);
+        stage.bits |= 1 << (field % 64);
+        stage.whole &=
+            matches!(how, Listed::Small(used) if used == self.layout.fields()[field].size);
         let masks = &mut stage.masks[field / STATUSES];
         let shift = 8 * (field % STATUSES) as u32;
         let status = Status::from_bits(0).written(truncated).bits();
         masks.keep = (masks.keep & !(0xFF << shift)) | (0xF8 << shift);
         masks.set = (masks.set & !(0xFF << shift)) | (u64::from(status) << shift);
-        masks.listed |= u64::from(Status::UNWRITTEN) << shift;
     }
 
     #[inline]
@@ -346,11 +345,7 @@ impl Draft<'_> {
     }
 
     /// The error of a field.
-    pub fn refused(
-        &self,
-        field: usize,
-        source: polyshm_wire::slots::ValueError,
-    ) -> ValueError {
+    pub fn refused(&self, field: usize, source: polyshm_wire::slots::ValueError) -> ValueError {
         ValueError::Refused {
             field: self.layout.schema().fields()[field].name.clone(),
             source,

@@ -66,7 +66,9 @@ pub enum OpenError {
         pid: u32,
     },
     /// There is no segment of this name.
-    #[error("there is no segment {name:?}: start the process that creates it, or set an open timeout")]
+    #[error(
+        "there is no segment {name:?}: start the process that creates it, or set an open timeout"
+    )]
     NotFound {
         /// The segment's name.
         name: Arc<str>,
@@ -116,7 +118,9 @@ pub enum OpenError {
         limit: usize,
     },
     /// What was asked for needs the native trailer, which this segment has not.
-    #[error("segment {name:?} has no native trailer, which {what} needs: create it with polyshm, trailer on")]
+    #[error(
+        "segment {name:?} has no native trailer, which {what} needs: create it with polyshm, trailer on"
+    )]
     NeedsTrailer {
         /// The segment's name.
         name: Arc<str>,
@@ -165,7 +169,9 @@ pub enum WriteError {
         source: ValueError,
     },
     /// Another writer held the segment too long.
-    #[error("process {pid} holds segment {name:?} in the middle of a write: look for a stopped one, and write again")]
+    #[error(
+        "process {pid} holds segment {name:?} in the middle of a write: look for a stopped one, and write again"
+    )]
     Busy {
         /// The segment's name.
         name: Arc<str>,
@@ -221,9 +227,7 @@ pub enum ReadError {
         name: Arc<str>,
     },
     /// The writer died in the middle of a write. The next writer repairs it.
-    #[error(
-        "process {pid} died writing segment {name:?}: start a writer, or call `repair`"
-    )]
+    #[error("process {pid} died writing segment {name:?}: start a writer, or call `repair`")]
     WriterDied {
         /// The segment's name.
         name: Arc<str>,

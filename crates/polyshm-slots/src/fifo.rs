@@ -5,8 +5,9 @@ use crate::{
     Record, TypedRecord, Update, ValueError, WriteError,
     draft::Stage,
     native::{Cursor, Native},
+    patience::Patience,
     ring::{Ring, is_before, later},
-    segment::{Segment, nap},
+    segment::{Segment, Waker, nap},
     slots::{Look, State},
     stride::Stride,
 };
@@ -37,13 +38,13 @@ const LOOKS: u32 = 64;
 ///
 /// | writer | reader | when full | exact |
 /// |---|---|---|---|
-/// | Rust, any number | `Broadcast`, any number | any | delivered + overrun = finalized |
+/// | Rust, any number | `Broadcast`, any number | any | delivered + [`lost`](Self::lost) = finalized |
 /// | Rust, any number | `Registered`, up to 32 | `Block`, `Refuse` | every item delivered |
 /// | Rust, any number | `Shared`, any number | any | delivered + [`overwritten`](Self::overwritten) + skipped = finalized, each item to one |
 /// | Rust, one | one Python reader, not `latest` | `Block`, `Refuse` | every item delivered |
 /// | Rust | Python readers otherwise | | whole records; items may be lost or repeated, as with the original |
-/// | one Python writer | `Broadcast`, any number; no Python reader | | delivered + overrun = finalized |
-/// | one Python writer | `Shared`, one; no Python reader | | delivered + overrun = finalized |
+/// | one Python writer | `Broadcast`, any number; no Python reader | | delivered + [`lost`](Self::lost) = finalized |
+/// | one Python writer | `Shared`, one; no Python reader | | delivered + [`lost`](Self::lost) = finalized |
 ///
 /// A handle belongs to one thread; [`clone`](Clone::clone) gives another. It
 /// belongs to one process too: after a fork, open the segment again.
@@ -100,6 +101,8 @@ struct Place {
     /// Lost and passed over since the last item that was delivered.
     overrun: u64,
     skipped: u64,
+    /// Lost since the handle was opened.
+    lost: u64,
     /// Which cursor is ours, and whether any is needed.
     cursor: Option<usize>,
 }
@@ -107,7 +110,6 @@ struct Place {
 /// A record that was read from a FIFO: its fields, and which one it is.
 ///
 /// Dereferences to the fields.
-#[derive(Clone, Copy)]
 pub struct Item<R: Record> {
     fields: R::Fields,
     index: u64,
@@ -137,6 +139,15 @@ impl<R: Record> Item<R> {
     /// The fields alone.
     pub fn into_fields(self) -> R::Fields {
         self.fields
+    }
+}
+
+impl<R: Record<Fields: Clone>> Clone for Item<R> {
+    fn clone(&self) -> Self {
+        Self {
+            fields: self.fields.clone(),
+            ..*self
+        }
     }
 }
 
@@ -288,6 +299,7 @@ impl<R: Record> SlotFifo<R> {
                 position: 0,
                 overrun: 0,
                 skipped: 0,
+                lost: 0,
                 cursor: None,
             },
             waiter: Waiter::new(options.strategy),
@@ -380,6 +392,13 @@ impl<R: Record> SlotFifo<R> {
         };
         let ahead = next.wrapping_sub(position).cast_signed().max(0);
         ahead.unsigned_abs().min(self.capacity())
+    }
+
+    /// How many records this handle did not get, as [`Item::overrun`], since it
+    /// was opened: also those after the last one that it got, as far as it has
+    /// looked.
+    pub const fn lost(&self) -> u64 {
+        self.place.lost
     }
 
     /// How many records were overwritten before those that read by
@@ -480,21 +499,15 @@ impl<R: Record> SlotFifo<R> {
             if self.has_room(item) {
                 self.make_room(item);
                 let slot = ring.slot(item);
-                let number = self.number(slot, item);
-                segment.slots.write(
-                    slot,
-                    number,
-                    &segment.layout,
-                    &self.stage,
-                    &large,
-                    || (),
-                );
+                let number = segment.item_number(slot);
                 let next = item.wrapping_add(1);
+                segment.announce(self.stage.bits());
+                segment
+                    .slots
+                    .write(slot, number, &segment.layout, &self.stage, &large, || {
+                        segment.commit(next)
+                    });
                 ring.publish(next);
-                if let Some(native) = &segment.native {
-                    // Release: pairs with `committed`, as the format's own.
-                    native.written.store(next, Release);
-                }
                 drop(lock);
                 if let Some(native) = &segment.native {
                     native.news.ring();
@@ -528,52 +541,35 @@ impl<R: Record> SlotFifo<R> {
         }
     }
 
-    /// The number that an item's slot is written under; mends the slot first
-    /// when a writer died in it.
-    #[inline]
-    fn number(&self, slot: usize, item: u64) -> u64 {
-        let segment = &*self.segment;
-        let expected = segment.ring().number(item);
-        let found = match segment.slots.state(slot) {
-            State::Whole(number) | State::Foreign(number) => number,
-            State::Aborted(number) => {
-                segment.slots.give_up(slot, number);
-                number
-            }
-        };
-        // Not published, the slot's own number is used once more: nobody has
-        // seen it. Others than these two are another implementation's doing,
-        // and go on from where it left off.
-        if found == expected || found.wrapping_add(1) == expected {
-            expected
-        } else {
-            found.wrapping_add(1)
-        }
-    }
-
-    /// The first item that somebody whom writers wait for has not read.
-    fn floor(&self) -> u64 {
+    /// The first item that somebody whom writers wait for has not read; `None`
+    /// when there is nobody but this handle, which cannot read while it writes.
+    fn floor(&self) -> Option<u64> {
         let segment = &*self.segment;
         let mut floor = None;
+        let mut registered = false;
         let mut shared = self.options.foreign_consumer;
-        for cursor in segment.cursors() {
-            match cursor.kind() {
-                READER => {
-                    // Acquire: in `position`, pairs with the reader's release.
-                    let position = cursor.position();
-                    floor = Some(match floor {
-                        Some(floor) if is_before(floor, position) => floor,
-                        _ => position,
-                    });
-                }
-                CONSUMER => shared = true,
-                _ => {}
+        for (index, cursor) in segment.cursors().iter().enumerate() {
+            let kind = cursor.kind();
+            registered |= kind != 0;
+            if self.place.cursor == Some(index) {
+                continue;
             }
+            if kind == READER {
+                let position = cursor.position();
+                floor = Some(match floor {
+                    Some(floor) if is_before(floor, position) => floor,
+                    _ => position,
+                });
+            }
+            shared |= kind == CONSUMER;
+        }
+        if !shared && registered {
+            return floor;
         }
         let read = segment.ring().read_index();
         match floor {
-            Some(floor) if !shared || is_before(floor, read) => floor,
-            _ => read,
+            Some(floor) if is_before(floor, read) => Some(floor),
+            _ => Some(read),
         }
     }
 
@@ -581,8 +577,10 @@ impl<R: Record> SlotFifo<R> {
         if self.options.on_full == OnFull::Overwrite {
             return true;
         }
-        let ahead = item.wrapping_sub(self.floor()).cast_signed();
-        ahead < self.capacity().cast_signed()
+        let Some(floor) = self.floor() else {
+            return true;
+        };
+        item.wrapping_sub(floor).cast_signed() < self.capacity().cast_signed()
     }
 
     /// Moves the shared read index past what the item overwrites, before it
@@ -651,7 +649,8 @@ impl<R: Record> SlotFifo<R> {
         let deadline = Deadline::after(timeout);
         loop {
             self.republish()?;
-            if !is_before(self.floor(), self.segment.committed()) {
+            let is_behind = |floor| is_before(floor, self.segment.committed());
+            if !self.floor().is_some_and(is_behind) {
                 return Ok(true);
             }
             if deadline.expired() {
@@ -714,14 +713,14 @@ impl<R: Record> SlotFifo<R> {
     /// Reads the next record, if there is one.
     pub fn try_read(&mut self) -> Option<Item<R>> {
         let mut item = self.empty();
-        let mut taking = self.taking(&mut item, false);
+        let mut taking = self.taking(&mut item, false, Duration::ZERO);
         taking.look().then_some(item)
     }
 
     /// Reads the latest record that was not read yet, if there is one.
     pub fn try_read_latest(&mut self) -> Option<Item<R>> {
         let mut item = self.empty();
-        let mut taking = self.taking(&mut item, true);
+        let mut taking = self.taking(&mut item, true, Duration::ZERO);
         taking.look().then_some(item)
     }
 
@@ -735,13 +734,19 @@ impl<R: Record> SlotFifo<R> {
         }
     }
 
-    fn taking<'a>(&'a mut self, item: &'a mut Item<R>, latest: bool) -> Taking<'a, R> {
+    fn taking<'a>(
+        &'a mut self,
+        item: &'a mut Item<R>,
+        latest: bool,
+        timeout: Duration,
+    ) -> Taking<'a, R> {
         Taking {
             segment: &self.segment,
             place: &mut self.place,
             item,
             latest,
             busy: false,
+            patience: Patience::new(timeout),
         }
     }
 
@@ -752,9 +757,8 @@ impl<R: Record> SlotFifo<R> {
         latest: bool,
     ) -> Result<(), ReadError> {
         let waiter = self.waiter;
-        let mut taking = self.taking(item, latest);
-        let Ok(found) = waiter.wait(&mut taking, timeout);
-        match found {
+        let mut taking = self.taking(item, latest, timeout);
+        match waiter.wait(&mut taking, timeout)? {
             Some(()) => Ok(()),
             None => Err(taking.failure()),
         }
@@ -847,6 +851,46 @@ impl Segment {
             None => next,
         }
     }
+
+    /// Makes every item before `next` one of the FIFO, the last one with its
+    /// tags still on: who dies from here on has finalized it.
+    #[inline]
+    fn commit(&self, next: u64) {
+        if let Some(native) = &self.native {
+            // Release: pairs with `committed`.
+            native.written.store(next, Release);
+        }
+    }
+
+    /// Completes what a writer left that died with the lock held: it may have
+    /// committed an item and not published it, nor taken the tags off it. The
+    /// caller holds the lock.
+    pub(crate) fn complete_item(&self, native: &Native) {
+        let next = native.written.load(Relaxed);
+        if next == 0 || is_before(next, self.ring().write_index()) {
+            return;
+        }
+        let slot = self.ring().slot(next.wrapping_sub(1));
+        if let State::Aborted(number) = self.slots.state(slot) {
+            self.slots.finish(slot, number);
+        }
+        self.ring().republish(next);
+    }
+
+    /// The number that a slot is written under next; says which values are lost
+    /// when a writer died in it.
+    #[inline]
+    fn item_number(&self, slot: usize) -> u64 {
+        match self.slots.state(slot) {
+            State::Whole(number) | State::Foreign(number) => number.wrapping_add(1),
+            State::Aborted(number) => {
+                // Its tags stay on, so nobody has seen the number, nor will
+                // before the item is there.
+                self.slots.disclaim(slot, self.listed_by_the_dead());
+                number
+            }
+        }
+    }
 }
 
 impl Cursor {
@@ -897,6 +941,7 @@ struct Taking<'a, R: Record> {
     latest: bool,
     /// The last look found a record under way that should be there.
     busy: bool,
+    patience: Patience,
 }
 
 /// What a look at one item gave.
@@ -916,6 +961,7 @@ impl<R: Record> Taking<'_, R> {
         for _ in 0..LOOKS {
             match self.take() {
                 Taken::Yes => return true,
+                Taken::Gone if self.patience.is_over() => return false,
                 Taken::Gone => {}
                 Taken::No => return false,
             }
@@ -930,12 +976,19 @@ impl<R: Record> Taking<'_, R> {
         let shared = self.place.reading == Reading::Shared;
         let read = if shared { ring.read_index() } else { 0 };
         let next = segment.committed();
-        if shared && is_before(self.place.position, read) {
+        // A writer of the original's stores the shared index as it loaded it
+        // before, or one further: what it says is not believed (format,
+        // section 7 D2).
+        let believed = shared && segment.waker() != Waker::Foreign;
+        if believed && is_before(self.place.position, read) && !is_before(next, read) {
             self.lose(read);
         }
         if !is_before(self.place.position, next) {
-            self.begin_anew(next);
-            return Taken::No;
+            if shared {
+                // The original's writer goes by the count.
+                ring.settle(next);
+            }
+            return self.begin_anew(next);
         }
         let oldest = next.wrapping_sub(ring.slots());
         if is_before(self.place.position, oldest) {
@@ -959,7 +1012,7 @@ impl<R: Record> Taking<'_, R> {
             }
         }
         let after = position.wrapping_add(1);
-        if shared && !ring.advance(read, after, next) {
+        if shared && !ring.advance(read, after, next) && believed {
             return Taken::Gone;
         }
         let place = &mut *self.place;
@@ -979,6 +1032,7 @@ impl<R: Record> Taking<'_, R> {
     fn lose(&mut self, position: u64) {
         let lost = position.wrapping_sub(self.place.position);
         self.place.overrun = self.place.overrun.wrapping_add(lost);
+        self.place.lost = self.place.lost.wrapping_add(lost);
         self.move_to(position);
     }
 
@@ -993,14 +1047,17 @@ impl<R: Record> Taking<'_, R> {
         }
     }
 
-    /// The index is far behind: the segment was begun anew, or is damaged.
+    /// There is nothing, unless the index is far behind: the segment was begun
+    /// anew, or is damaged.
     #[inline]
-    fn begin_anew(&mut self, next: u64) {
+    fn begin_anew(&mut self, next: u64) -> Taken {
         let behind = self.place.position.wrapping_sub(next);
-        if behind > self.segment.ring().slots() {
-            let oldest = next.wrapping_sub(next.min(self.segment.ring().slots()));
-            self.move_to(oldest);
+        if behind <= self.segment.ring().slots() {
+            return Taken::No;
         }
+        let oldest = next.wrapping_sub(next.min(self.segment.ring().slots()));
+        self.move_to(oldest);
+        Taken::Gone
     }
 
     /// Copies an item out.
@@ -1020,13 +1077,16 @@ impl<R: Record> Taking<'_, R> {
             },
             |source| R::load(fields, source),
         );
+        if matches!(look, Look::Torn(_)) {
+            self.patience.waste(&segment.layout);
+        }
         match look {
             Look::Whole(number) if number == ring.number(position) => Copied::Yes,
             // Only the item a lap ahead is written over this one.
             _ if segment.committed().wrapping_sub(position) >= ring.slots() => Copied::Overwritten,
             // Another implementation has lost count of the slot's writes.
             Look::Whole(_) => Copied::Yes,
-            Look::Busy { .. } => Copied::Busy,
+            Look::UnderWay { .. } | Look::Torn(_) => Copied::Busy,
         }
     }
 
@@ -1050,37 +1110,55 @@ enum Copied {
 
 impl<R: Record> WaitSource for Taking<'_, R> {
     type Output = ();
-    type Error = Infallible;
+    type Error = ReadError;
 
     #[inline]
-    fn poll(&mut self) -> Result<Option<()>, Infallible> {
-        Ok(self.look().then_some(()))
-    }
-
-    fn park(&mut self, until: Deadline) -> Result<Option<()>, Infallible> {
-        let segment = self.segment;
-        let wakes = !self.busy && segment.is_written_natively();
-        let found = segment.sleep_for_news(wakes, until, || self.look().then_some(()));
-        Ok(found)
-    }
-
-    fn glance(&mut self) -> Result<Option<()>, Infallible> {
+    fn poll(&mut self) -> Result<Option<()>, ReadError> {
+        if self.look() {
+            return Ok(Some(()));
+        }
+        if self.patience.is_over() {
+            return Err(self.failure());
+        }
         Ok(None)
     }
 
-    fn check(&mut self) -> Result<Option<()>, Infallible> {
+    fn park(&mut self, until: Deadline) -> Result<Option<()>, ReadError> {
+        let segment = self.segment;
+        let waker = if self.busy {
+            Waker::Foreign
+        } else {
+            segment.waker()
+        };
+        let found = segment.sleep_for_news(waker, until, || self.look().then_some(()));
+        Ok(found)
+    }
+
+    fn glance(&mut self) -> Result<Option<()>, ReadError> {
+        Ok(None)
+    }
+
+    fn check(&mut self) -> Result<Option<()>, ReadError> {
         Ok(None)
     }
 }
 
 impl Segment {
-    /// Whether the last item was committed by this library, which wakes
-    /// sleepers.
-    fn is_written_natively(&self) -> bool {
-        self.native.as_ref().is_some_and(|native| {
-            let written = native.written.load(Relaxed);
-            written != 0 && !is_before(written, self.ring().write_index())
-        })
+    /// Who committed last, and so may commit next.
+    #[inline]
+    fn waker(&self) -> Waker {
+        let Some(native) = &self.native else {
+            return Waker::Foreign;
+        };
+        let written = native.written.load(Relaxed);
+        let next = self.ring().write_index();
+        if is_before(written, next) {
+            Waker::Foreign
+        } else if next == 0 {
+            Waker::Unknown
+        } else {
+            Waker::Native
+        }
     }
 }
 
@@ -1106,19 +1184,19 @@ impl<R: Record> WaitSource for Room<'_, R> {
             fifo.bury_readers();
         }
         // A Python reader wakes nobody, and needs to see what there is.
-        let wakes = fifo
-            .segment
-            .cursors()
-            .iter()
-            .any(|cursor| cursor.kind() != 0)
-            && !fifo.options.foreign_consumer;
-        if !wakes {
+        let mut cursors = fifo.segment.cursors().iter();
+        let registered = cursors.any(|cursor| cursor.kind() != 0);
+        let waker = if registered && !fifo.options.foreign_consumer {
+            Waker::Native
+        } else {
+            // What fails here fails at the next write.
             let _ = fifo.republish();
-        }
+            Waker::Foreign
+        };
         let item = self.item;
         let found = fifo
             .segment
-            .sleep_for_room(wakes, until, || fifo.has_room(item).then_some(()));
+            .sleep_for_room(waker, until, || fifo.has_room(item).then_some(()));
         Ok(found)
     }
 

@@ -7,7 +7,10 @@ mod dynamic;
 mod error;
 mod field;
 mod fifo;
+#[cfg(all(test, loom))]
+mod model;
 mod native;
+mod patience;
 mod record;
 mod ring;
 mod segment;
@@ -24,12 +27,12 @@ pub use dynamic::{Dynamic, DynamicFields, DynamicIter, FieldRef, Values};
 pub use error::{NameError, OpenError, ReadError, ValueError, WriteError};
 pub use field::{Field, FieldMark};
 pub use fifo::{Item, SlotFifo};
-#[cfg(feature = "derive")]
-pub use polyshm_slots_derive::Record;
 /// For the facade, which exports it as `Record`.
 #[cfg(feature = "derive")]
 #[doc(hidden)]
 pub use polyshm_slots_derive::FacadeRecord;
+#[cfg(feature = "derive")]
+pub use polyshm_slots_derive::Record;
 pub use record::{FieldInput, FieldValue, FixedField, Record, TypedRecord, Update};
 pub use segment::NameState;
 pub use store::{SlotStore, Snapshot};

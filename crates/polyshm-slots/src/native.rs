@@ -4,6 +4,7 @@
 use crate::{
     FieldMark,
     draft::Stage,
+    ring::is_before,
     slots::{Look, Slots},
 };
 use polyshm_platform::{
@@ -27,6 +28,8 @@ pub(crate) struct Native {
     /// FIFO: items that were overwritten before a consumer took them.
     pub(crate) overwritten: Word64,
     handles: Word64,
+    /// What the latest write lists, for who finds its writer dead.
+    listed: Word64,
     /// Rung when a record or an item was committed.
     pub(crate) news: Bell,
     /// FIFO: rung when a reader made room.
@@ -66,8 +69,7 @@ impl Native {
         };
         let mut buffers = Vec::new();
         for buffer in 0..2 {
-            if let (Some(at), Some(beside)) =
-                (places.buffer(buffer), places.buffer_changes(buffer))
+            if let (Some(at), Some(beside)) = (places.buffer(buffer), places.buffer_changes(buffer))
             {
                 buffers.push(Buffer {
                     slot: Slots::new(region, layout, at, 1)?,
@@ -82,6 +84,7 @@ impl Native {
             written: region.word64(writer + offset_of!(WriterLine, written))?,
             overwritten: region.word64(writer + offset_of!(WriterLine, overwritten))?,
             handles: region.word64(writer + offset_of!(WriterLine, handles))?,
+            listed: region.word64(writer + offset_of!(WriterLine, listed))?,
             news: Bell {
                 word: region.word32(reader + offset_of!(ReaderLine, wake))?,
                 sleepers: region.word32(reader + offset_of!(ReaderLine, sleepers))?,
@@ -102,6 +105,25 @@ impl Native {
         let number = self.handles.fetch_add(1, Relaxed).wrapping_add(1) as u32;
         // Not 0, which stands for nobody.
         u64::from(number.max(1)) << 32 | u64::from(mark)
+    }
+
+    /// Makes the buffers ones that nothing was written to.
+    pub(crate) fn clear(&self) {
+        for buffer in &self.buffers {
+            buffer.slot.clear();
+        }
+    }
+
+    /// Tells which fields the next write lists, before it begins.
+    #[inline]
+    pub(crate) fn announce(&self, listed: u64) {
+        // Relaxed: the tags that follow are stored with release.
+        self.listed.store(listed, Relaxed);
+    }
+
+    /// What the writer listed that died.
+    pub(crate) fn listed(&self) -> u64 {
+        self.listed.load(Relaxed)
     }
 
     pub(crate) fn is_buffered(&self) -> bool {
@@ -133,21 +155,25 @@ impl Native {
             .iter()
             .min_by_key(|buffer| buffer.slot.number(0).map_or(0, |have| age(have, number)));
         if let (Some(buffer), Some(changes)) = (oldest, &self.changes) {
-            buffer.slot.copy_from(0, public, 0, number, || {
+            buffer.slot.copy_from(0, public, 0, number, true, || {
                 buffer.changes.copy_from(changes);
             });
         }
     }
 
-    /// Copies the record with this number from a buffer back, when one has it.
+    /// Publishes again what was there before write `number`, whose writer died,
+    /// when a buffer has it: under that number, as a write that lists nothing.
+    /// A number that readers have seen never stands for anything else.
     pub(crate) fn restore(&self, public: &Slots, number: u64) -> bool {
+        let before = number.wrapping_sub(1);
         let found = self
             .buffers
             .iter()
-            .find(|buffer| buffer.slot.number(0) == Some(number));
+            .find(|buffer| before != 0 && buffer.slot.number(0) == Some(before));
         if let (Some(buffer), Some(changes)) = (found, &self.changes) {
-            public.copy_from(0, &buffer.slot, 0, number, || {
+            public.copy_from(0, &buffer.slot, 0, number, false, || {
                 changes.copy_from(&buffer.changes);
+                changes.counted.store(number, Relaxed);
             });
             return true;
         }
@@ -163,6 +189,7 @@ impl Native {
         let mut found: Vec<_> = Vec::new();
         for buffer in &self.buffers {
             if let Some(number) = buffer.slot.number(0)
+                && number != 0
                 && number.wrapping_sub(least).cast_signed() >= 0
             {
                 found.push((number.wrapping_sub(least), buffer));
@@ -193,20 +220,23 @@ pub(crate) struct WriterLock {
 }
 
 impl WriterLock {
-    /// Takes the lock for handle `id`; the process that holds it when the
-    /// deadline passes first.
+    /// Takes the lock for handle `id`.
+    ///
+    /// # Errors
+    ///
+    /// The process that holds it, when the time passes first.
     #[inline]
-    pub(crate) fn lock(&self, id: u64, patience: Duration) -> Result<(), u32> {
+    pub(crate) fn lock(&self, id: u64, patience: Duration) -> Result<Taken, u32> {
         // Acquire: pairs with the release in `unlock`.
         match self.holder.compare_exchange(0, id, Acquire, Relaxed) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Taken::Free),
             Err(_) => self.lock_slow(id, patience),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn lock_slow(&self, id: u64, patience: Duration) -> Result<(), u32> {
+    fn lock_slow(&self, id: u64, patience: Duration) -> Result<Taken, u32> {
         const SPINS: u32 = if cfg!(loom) { 1 } else { 100 };
         const LOOK: Duration = Duration::from_millis(10);
         let deadline = Deadline::after(patience);
@@ -222,7 +252,7 @@ impl WriterLock {
                         .compare_exchange(0, id, Acquire, Relaxed)
                         .is_ok()
                 {
-                    return Ok(());
+                    return Ok(Taken::Free);
                 }
                 spin_loop();
             }
@@ -233,7 +263,7 @@ impl WriterLock {
                     // Acquire: what the dead one stored, it stored before.
                     let stolen = self.holder.compare_exchange(holder, id, Acquire, Relaxed);
                     if stolen.is_ok() {
-                        return Ok(());
+                        return Ok(Taken::FromTheDead);
                     }
                 } else if expired {
                     return Err(pid(holder));
@@ -259,6 +289,15 @@ impl WriterLock {
         let holder = self.holder.load(Relaxed);
         (holder != 0 && !is_alive(holder)).then(|| pid(holder))
     }
+}
+
+/// How the writers' lock was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nobody held it.
+    Free,
+    /// Its holder died, perhaps in the middle of a write.
+    FromTheDead,
 }
 
 fn is_alive(holder: u64) -> bool {
@@ -309,23 +348,41 @@ impl Bell {
     }
 
     /// Sleeps until rung or until the deadline, unless `poll` gives something.
-    pub(crate) fn sleep<T>(
-        &self,
-        until: Deadline,
-        mut poll: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn sleep<T>(&self, until: Deadline, poll: impl FnMut() -> Option<T>) -> Option<T> {
+        let found = match self.go_to_sleep(poll) {
+            Ok(found) => Some(found),
+            Err(rung) => {
+                self.word.sleep_while(rung, until);
+                None
+            }
+        };
+        self.sleepers.fetch_sub(1, Relaxed);
+        found
+    }
+
+    /// Counts a sleeper and looks a last time; gives the word to sleep on.
+    fn go_to_sleep<T>(&self, mut poll: impl FnMut() -> Option<T>) -> Result<T, u32> {
         self.sleepers.fetch_add(1, Relaxed);
         // SeqCst: pairs with the fence in `ring`.
         fence(SeqCst);
         // Acquire: pairs with the release in `ring_loud`: a ring that this load
         // sees was for a change that `poll` sees.
         let rung = self.word.load(Acquire);
-        let found = poll();
-        if found.is_none() {
-            self.word.sleep_while(rung, until);
-        }
-        self.sleepers.fetch_sub(1, Relaxed);
-        found
+        poll().ok_or(rung)
+    }
+}
+
+#[cfg(all(test, loom))]
+impl Bell {
+    /// Whether a sleeper that would sleep now is woken, or found something: to
+    /// be asked when whoever rings has done so.
+    pub(crate) fn is_never_missed<T, P: FnMut() -> Option<T>>(
+        &self,
+        poll: P,
+    ) -> impl FnOnce() -> bool + use<T, P> {
+        let slept = self.go_to_sleep(poll).err();
+        let word = self.word.clone();
+        move || slept.is_none_or(|rung| word.load(Relaxed) != rung)
     }
 }
 
@@ -334,6 +391,7 @@ impl Bell {
 pub(crate) struct Changes {
     counted: Word64,
     full: Word64,
+    foreign: Word64,
     fields: Words64,
 }
 
@@ -352,6 +410,7 @@ impl Changes {
         Ok(Self {
             counted: region.word64(at + offset_of!(ChangesHead, counted))?,
             full: region.word64(at + offset_of!(ChangesHead, full))?,
+            foreign: region.word64(at + offset_of!(ChangesHead, foreign))?,
             fields: region.words64(at + size_of::<ChangesHead>(), size_of::<u64>(), fields)?,
         })
     }
@@ -359,16 +418,9 @@ impl Changes {
     /// Counts a write, while its record is being written.
     #[inline]
     pub(crate) fn count(&self, stage: &Stage, number: u64) {
-        let before = number.wrapping_sub(1);
-        let counted = self.counted.load(Relaxed);
-        let mut full = self.full.load(Relaxed);
-        if counted != before {
-            // Writes of another implementation: each may have listed any field.
-            full = full.wrapping_add(before.wrapping_sub(counted));
-            self.full.store(full, Relaxed);
-        }
+        self.begin_count(number);
         if stage.is_full() {
-            self.full.store(full.wrapping_add(1), Relaxed);
+            self.count_all();
         } else {
             for field in (0..self.fields.len()).filter(|&field| stage.is_listed(field)) {
                 let word = self.fields.at(field);
@@ -378,6 +430,28 @@ impl Changes {
         self.counted.store(number, Relaxed);
     }
 
+    /// Counts a write that may have listed any field.
+    pub(crate) fn count_any(&self, number: u64) {
+        self.begin_count(number);
+        self.count_all();
+        self.counted.store(number, Relaxed);
+    }
+
+    #[inline]
+    fn begin_count(&self, number: u64) {
+        let before = number.wrapping_sub(1);
+        if self.counted.load(Relaxed) != before {
+            // Another implementation's, and what it listed is not known.
+            self.foreign.store(before, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn count_all(&self) {
+        let full = self.full.load(Relaxed);
+        self.full.store(full.wrapping_add(1), Relaxed);
+    }
+
     /// Whether the record with this number is the last one that was counted.
     pub(crate) fn is_of(&self, number: u64) -> bool {
         number != 0 && self.counted.load(Relaxed) == number
@@ -385,6 +459,7 @@ impl Changes {
 
     fn copy_from(&self, other: &Self) {
         self.full.store(other.full.load(Relaxed), Relaxed);
+        self.foreign.store(other.foreign.load(Relaxed), Relaxed);
         for field in 0..self.fields.len() {
             self.fields
                 .store(field, other.fields.load(field, Relaxed), Relaxed);
@@ -413,44 +488,46 @@ impl Baseline {
         changes: Option<&Changes>,
     ) {
         self.pending.clear();
-        self.exact = true;
-        match number.wrapping_sub(seen) {
-            0 => {
-                for mark in marks {
-                    mark.changes = 0;
-                }
+        let ahead = number.wrapping_sub(seen);
+        if ahead == 0 {
+            self.exact = true;
+            for mark in marks {
+                mark.changes = 0;
             }
-            // What the latest write listed is all that changed.
-            1 => {
-                for mark in marks {
-                    mark.changes = u64::from(mark.status.is_modified());
-                }
-            }
-            ahead => self.compare_counts(ahead, number, marks, changes),
+            return;
         }
-    }
-
-    #[cold]
-    fn compare_counts(
-        &mut self,
-        ahead: u64,
-        number: u64,
-        marks: &mut [FieldMark],
-        changes: Option<&Changes>,
-    ) {
-        // A number that went back is a segment begun anew.
-        let most = if ahead.cast_signed() < 0 { 1 } else { ahead };
-        self.exact = false;
         if let Some(changes) = changes {
             let full = changes.full.load(Relaxed);
             let counts = (0..marks.len())
                 .map(|field| full.wrapping_add(changes.fields.load(field, Relaxed)));
             self.pending.extend(counts);
-            self.exact = changes.counted.load(Relaxed) == number && ahead == most;
+            let foreign = changes.foreign.load(Relaxed);
+            if changes.counted.load(Relaxed) == number
+                && ahead.cast_signed() > 0
+                && !is_before(seen, foreign)
+            {
+                self.exact = true;
+                for (mark, (known, now)) in
+                    marks.iter_mut().zip(self.known.iter().zip(&self.pending))
+                {
+                    mark.changes = now.wrapping_sub(*known);
+                }
+                return;
+            }
         }
-        for (field, mark) in marks.iter_mut().enumerate() {
+        self.guess(ahead, marks);
+    }
+
+    /// Without counts: what the latest write listed is all that changed since
+    /// the one before. The flags that tell it may have been reset.
+    #[cold]
+    fn guess(&mut self, ahead: u64, marks: &mut [FieldMark]) {
+        self.exact = ahead == 1 && marks.iter().any(|mark| mark.status.is_modified());
+        // A number that went back is a segment begun anew.
+        let most = if ahead.cast_signed() < 0 { 1 } else { ahead };
+        for mark in marks {
             mark.changes = if self.exact {
-                self.pending[field].wrapping_sub(self.known[field])
+                u64::from(mark.status.is_modified())
             } else {
                 most
             };
@@ -459,12 +536,8 @@ impl Baseline {
 
     /// The record that was compared is whole, and counts as read.
     #[inline]
-    pub(crate) fn accept(&mut self, marks: &[FieldMark]) {
-        if self.pending.is_empty() {
-            for (known, mark) in self.known.iter_mut().zip(marks) {
-                *known = known.wrapping_add(mark.changes);
-            }
-        } else {
+    pub(crate) fn accept(&mut self) {
+        if !self.pending.is_empty() {
             self.known.copy_from_slice(&self.pending);
         }
     }

@@ -23,7 +23,11 @@ pub(crate) struct Ring {
 /// The later of two positions, which may have wrapped.
 #[inline]
 pub(crate) const fn later(a: u64, b: u64) -> u64 {
-    if b.wrapping_sub(a).cast_signed() > 0 { b } else { a }
+    if b.wrapping_sub(a).cast_signed() > 0 {
+        b
+    } else {
+        a
+    }
 }
 
 /// Whether position `a` comes before `b`.
@@ -54,7 +58,8 @@ impl Ring {
         (item % self.slots) as usize
     }
 
-    /// The number that an item's slot carries (format, section 5.1).
+    /// The number that an item's slot carries, unless another implementation
+    /// lost count (format, section 5.1).
     #[inline]
     pub(crate) const fn number(&self, item: u64) -> u64 {
         (item / self.slots).wrapping_add(1)
@@ -110,7 +115,7 @@ impl Ring {
     /// exchanged, so that it never tells of more items than there are: what
     /// changes meanwhile is settled by who changed it.
     #[inline]
-    fn settle(&self, write: u64) {
+    pub(crate) fn settle(&self, write: u64) {
         // Acquire: the index is loaded after it.
         let mut count = self.count.load(Acquire);
         loop {

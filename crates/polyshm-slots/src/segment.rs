@@ -2,12 +2,14 @@
 
 use crate::{
     NameError, OnUnlink, OpenError, Options, Replace, WriteError,
-    native::{Bell, Native},
+    native::{Bell, Native, Taken},
     ring::Ring,
     slots::{Slots, State},
 };
 use polyshm_platform::{Deadline, InvalidWord, Region, SegmentLock, SharedMemory, process};
-use polyshm_wire::slots::{Footer, ImageError, Layout, META_SIZE, NativeLayout, Schema, read_schema};
+use polyshm_wire::slots::{
+    Footer, ImageError, Layout, META_SIZE, NativeLayout, Schema, read_schema,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -26,17 +28,24 @@ const LOOK_INTERVAL: Duration = Duration::from_micros(500);
 /// slack, below 100 µs.
 const SHORT_SLEEP: Duration = Duration::from_micros(45);
 
+/// The sleep while nobody has written yet, who may wake or not.
+const MIDDLE_SLEEP: Duration = Duration::from_millis(2);
+
 /// The sleep when the writer wakes: so long may a first write of another
 /// implementation go unnoticed.
 const LONG_SLEEP: Duration = Duration::from_millis(40);
 
 fn sleep<T>(
     bell: Option<&Bell>,
-    wakes: bool,
+    waker: Waker,
     until: Deadline,
     mut poll: impl FnMut() -> Option<T>,
 ) -> Option<T> {
-    let slice = until.at_most(if wakes { LONG_SLEEP } else { SHORT_SLEEP });
+    let slice = until.at_most(match waker {
+        Waker::Native => LONG_SLEEP,
+        Waker::Unknown => MIDDLE_SLEEP,
+        Waker::Foreign => SHORT_SLEEP,
+    });
     if let Some(bell) = bell {
         return bell.sleep(slice, poll);
     }
@@ -45,6 +54,17 @@ fn sleep<T>(
         nap(slice);
     }
     found
+}
+
+/// Who is slept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waker {
+    /// This library, which wakes.
+    Native,
+    /// Nobody has been there yet.
+    Unknown,
+    /// Another implementation, which does not, or what nobody wakes for.
+    Foreign,
 }
 
 /// Sleeps to the end of a slice.
@@ -130,20 +150,30 @@ impl Segment {
         let name: Arc<str> = name.into();
         let layout = layout(&name, schema, slots)?;
         let native = native_layout(&name, &layout, options)?;
-        let len = native.as_ref().map_or(layout.segment_size(), NativeLayout::object_len);
+        let len = native
+            .as_ref()
+            .map_or(layout.segment_size(), NativeLayout::object_len);
         let system = |source| system(&name, source);
         loop {
             make_way(&name, options.replace)?;
             let object = SharedMemory::create_hidden(&name, len, options.mode);
             let object = match object {
                 Ok(object) => object,
-                Err(error) if error.is_already_exists() && options.replace != Replace::Never => continue,
+                Err(error) if error.is_already_exists() && options.replace != Replace::Never => {
+                    continue;
+                }
                 Err(error) => return Err(system(error)),
             };
             let made = Region::map(&object).map_err(system).and_then(|region| {
                 fill(&name, &region, &layout, native.as_ref())?;
-                Self::of_region(&name, &region, layout.clone(), native.as_ref(), options.on_unlink)
-                    .map_err(|_| too_short(&name, len, &layout))
+                Self::of_region(
+                    &name,
+                    &region,
+                    layout.clone(),
+                    native.as_ref(),
+                    options.on_unlink,
+                )
+                .map_err(|_| too_short(&name, len, &layout))
             });
             let mut segment = match made {
                 Ok(made) => made,
@@ -207,12 +237,16 @@ impl Segment {
         let object = match SharedMemory::open(name) {
             Ok(object) => object,
             Err(error) if error.is_not_found() => {
-                return Err(OpenError::NotFound { name: Arc::clone(name) });
+                return Err(OpenError::NotFound {
+                    name: Arc::clone(name),
+                });
             }
             Err(error) => return Err(system(name, error)),
         };
         if object.is_empty() {
-            return Err(OpenError::NotReady { name: Arc::clone(name) });
+            return Err(OpenError::NotReady {
+                name: Arc::clone(name),
+            });
         }
         let region = Region::map(&object).map_err(|error| system(name, error))?;
         let mut segment = Self::open_region(name, &region, schema, slots, options)?;
@@ -229,7 +263,10 @@ impl Segment {
         options: &Options,
     ) -> Result<Self, OpenError> {
         let len = region.len() as u64;
-        let mismatch = |source| OpenError::Mismatch { name: Arc::clone(name), source };
+        let mismatch = |source| OpenError::Mismatch {
+            name: Arc::clone(name),
+            source,
+        };
         let footer = footer(region);
         let (layout, native) = if let Some(footer) = footer {
             footer.check(len).map_err(mismatch)?;
@@ -243,24 +280,37 @@ impl Segment {
             (layout, Some(native))
         } else {
             let Some(schema) = schema else {
-                return Err(OpenError::NoSchema { name: Arc::clone(name) });
+                return Err(OpenError::NoSchema {
+                    name: Arc::clone(name),
+                });
             };
             let layout = layout(name, schema, slots.unwrap_or(1))?;
             let expected = layout.segment_size();
             let rounded = expected.next_multiple_of(SharedMemory::page_size());
             layout.check_len(len).map_err(mismatch)?;
             if !options.any_length && len != expected && len != rounded {
-                return Err(OpenError::Length { name: Arc::clone(name), len, expected });
+                return Err(OpenError::Length {
+                    name: Arc::clone(name),
+                    len,
+                    expected,
+                });
             }
             (layout, None)
         };
         let segment = Self::of_region(name, region, layout, native.as_ref(), options.on_unlink)
-            .map_err(|_| mismatch(ImageError::TooShort { len, need: len.saturating_add(1) }))?;
+            .map_err(|_| {
+                mismatch(ImageError::TooShort {
+                    len,
+                    need: len.saturating_add(1),
+                })
+            })?;
         // Its creator is between the length and the last status (format,
         // section 2.3).
         let last = segment.layout.slots() as usize - 1;
         if native.is_none() && !segment.slots.is_initialised(last) {
-            return Err(OpenError::NotReady { name: Arc::clone(name) });
+            return Err(OpenError::NotReady {
+                name: Arc::clone(name),
+            });
         }
         Ok(segment)
     }
@@ -270,7 +320,15 @@ impl Segment {
     pub(crate) fn lock(&self, id: u64, patience: Duration) -> Result<Locked<'_>, Busy> {
         if let Some(native) = &self.native {
             return match native.lock.lock(id, patience) {
-                Ok(()) => Ok(Locked { native: Some((native, id)), _file: None }),
+                Ok(taken) => {
+                    if taken == Taken::FromTheDead && self.ring.is_some() {
+                        self.complete_item(native);
+                    }
+                    Ok(Locked {
+                        native: Some((native, id)),
+                        _file: None,
+                    })
+                }
                 Err(pid) => Err(Busy::By(pid)),
             };
         }
@@ -281,10 +339,13 @@ impl Segment {
     #[inline(never)]
     fn lock_file(&self, patience: Duration) -> Result<Locked<'_>, Busy> {
         let Some(object) = &self.object else {
-            return Ok(Locked { native: None, _file: None });
+            return Ok(Locked::default());
         };
         match object.lock(Deadline::after(patience)) {
-            Ok(Some(lock)) => Ok(Locked { native: None, _file: Some(lock) }),
+            Ok(Some(lock)) => Ok(Locked {
+                _file: Some(lock),
+                ..Locked::default()
+            }),
             Ok(None) => Err(Busy::By(0)),
             Err(error) => Err(Busy::Refused(error)),
         }
@@ -305,42 +366,53 @@ impl Segment {
     #[inline(never)]
     pub(crate) fn mend(&self, state: State) -> u64 {
         if let State::Aborted(number) = state {
-            let before = number.wrapping_sub(1);
-            let restored = self
-                .native
-                .as_ref()
-                .is_some_and(|native| native.restore(&self.slots, before));
-            if restored {
-                return number;
+            let native = self.native.as_ref();
+            if !native.is_some_and(|native| native.restore(&self.slots, number)) {
+                self.slots.disclaim(0, self.listed_by_the_dead());
+                if let Some(changes) = native.and_then(|native| native.changes.as_ref()) {
+                    changes.count_any(number);
+                }
+                self.slots.finish(0, number);
             }
-            self.slots.give_up(0, number);
-            return number.wrapping_add(1);
         }
-        state.next()
+        state.taken().wrapping_add(1)
+    }
+
+    /// The fields whose values a dead writer of ours destroyed, modulo 64.
+    pub(crate) fn listed_by_the_dead(&self) -> u64 {
+        // Without a trailer nobody knows.
+        self.native.as_ref().map_or(u64::MAX, Native::listed)
+    }
+
+    /// Tells which fields the next write lists, before it begins.
+    #[inline]
+    pub(crate) fn announce(&self, listed: u64) {
+        if let Some(native) = &self.native {
+            native.announce(listed);
+        }
     }
 
     /// Sleeps until there is news or until the deadline, unless `poll` gives
-    /// something. `wakes` says whether the writer is known to be one that
-    /// wakes; otherwise the sleep is short.
+    /// something.
     pub(crate) fn sleep_for_news<T>(
         &self,
-        wakes: bool,
+        waker: Waker,
         until: Deadline,
         poll: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let bell = self.native.as_ref().map(|native| &native.news);
-        sleep(bell, wakes, until, poll)
+        sleep(bell, waker, until, poll)
     }
 
     /// As [`sleep_for_news`](Self::sleep_for_news), until a reader made room.
     pub(crate) fn sleep_for_room<T>(
         &self,
-        wakes: bool,
+        waker: Waker,
         until: Deadline,
         poll: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let bell = self.native.as_ref().map(|native| &native.room);
-        sleep(bell, wakes, until, poll)
+        sleep(bell, waker, until, poll)
     }
 
     /// Looks whether the name still stands for the segment, and restores it if
@@ -393,7 +465,10 @@ impl Segment {
             Ok(NameState::Replaced) => "and another segment has it: open that one",
             Err(NameError { name, source, .. }) => return Err(WriteError::System { name, source }),
         };
-        Err(WriteError::Unlinked { name: Arc::clone(&self.name), hint })
+        Err(WriteError::Unlinked {
+            name: Arc::clone(&self.name),
+            hint,
+        })
     }
 
     /// Whether the name was removed, and that is to be reported.
@@ -462,7 +537,7 @@ impl Busy {
 }
 
 /// The writers' lock, held until dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Locked<'a> {
     native: Option<(&'a Native, u64)>,
     _file: Option<SegmentLock<'a>>,
@@ -532,15 +607,16 @@ pub(crate) fn fill(
     if let Some(native) = native {
         let text = layout.schema().to_string();
         let footer = native.footer(layout, segment.mark).to_bytes();
-        let written = region
-            .bytes(0, region.len())
-            .and_then(|bytes| {
-                bytes.write(native.schema_text(), text.as_bytes())?;
-                bytes.write(native.footer_offset(), &footer)
-            });
+        let written = region.bytes(0, region.len()).and_then(|bytes| {
+            bytes.write(native.schema_text(), text.as_bytes())?;
+            bytes.write(native.footer_offset(), &footer)
+        });
         written.map_err(|_| too_short(name, len, layout))?;
     }
     segment.slots.clear();
+    if let Some(native) = &segment.native {
+        native.clear();
+    }
     Ok(())
 }
 
@@ -594,16 +670,26 @@ fn make_way(name: &Arc<str>, replace: Replace) -> Result<(), OpenError> {
         Err(error) => return Err(system(name, error)),
     };
     if replace == Replace::Abandoned {
-        let region = (!object.is_empty()).then(|| Region::map(&object)).transpose();
+        let region = (!object.is_empty())
+            .then(|| Region::map(&object))
+            .transpose();
         let region = region.map_err(|error| system(name, error))?;
         let Some(footer) = region.as_ref().and_then(footer) else {
-            return Err(OpenError::AlreadyExists { name: Arc::clone(name) });
+            return Err(OpenError::AlreadyExists {
+                name: Arc::clone(name),
+            });
         };
         let mark = footer.owner_mark.get();
         if process::is_alive_marked(mark) {
             let pid = mark & 0x003F_FFFF;
-            return Err(OpenError::OwnerAlive { name: Arc::clone(name), pid });
+            return Err(OpenError::OwnerAlive {
+                name: Arc::clone(name),
+                pid,
+            });
         }
     }
-    object.unlink().map(drop).map_err(|error| system(name, error))
+    object
+        .unlink()
+        .map(drop)
+        .map_err(|error| system(name, error))
 }

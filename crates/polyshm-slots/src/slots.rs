@@ -6,8 +6,9 @@
 //! outside a write, whichever a reader loads first: ours loads `seq_end` first,
 //! which protects it also from writers that do not tag.
 //!
-//! While values are stored, the status of each field that is written says
-//! "unwritten": whoever finds a dead writer's slot knows which values are lost.
+//! What a dead writer was writing is lost. Which fields those are is told beside
+//! (`WriterLine::listed`), and not by their statuses, which a Python reader may
+//! store back at any time.
 
 use crate::{
     FieldMark,
@@ -55,13 +56,11 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// The number that the next write takes.
+    /// The last number that was used.
     #[inline]
-    pub(crate) const fn next(self) -> u64 {
+    pub(crate) const fn taken(self) -> u64 {
         match self {
-            Self::Whole(number) | Self::Foreign(number) => number.wrapping_add(1),
-            // Never committed, so nobody has seen it.
-            Self::Aborted(number) => number,
+            Self::Whole(number) | Self::Foreign(number) | Self::Aborted(number) => number,
         }
     }
 }
@@ -71,8 +70,11 @@ impl State {
 pub(crate) enum Look {
     /// Copied, and whole.
     Whole(u64),
-    /// A write was under way; the number that it ends with, as far as known.
-    Busy { committed: u64 },
+    /// A write is under way: nothing was copied. The record before it, when it
+    /// is known.
+    UnderWay { committed: Option<u64> },
+    /// A write came while this record was copied.
+    Torn(u64),
 }
 
 impl Slots {
@@ -182,14 +184,6 @@ impl Slots {
         within: impl FnOnce(),
     ) {
         let at = self.start(slot, number);
-        for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
-            let now = statuses.load(slot, Relaxed);
-            statuses.store(slot, masks.during(now), Relaxed);
-        }
-        // For who finds this writer dead: a value changes after its status
-        // does. A process dies between two of its instructions, never with
-        // later stores done and earlier ones not; so the compiler's order is
-        // all that counts, and that the copies keep.
         stage.runs(layout, large, |offset, bytes| {
             let inside = self.bytes.write(at + offset, bytes);
             debug_assert!(inside.is_ok(), "every field lies inside its slot");
@@ -205,7 +199,9 @@ impl Slots {
     /// Tags the words; gives where the slot is.
     #[inline]
     fn start(&self, slot: usize, number: u64) -> usize {
-        self.end.store(slot, number ^ END_TAG, Relaxed);
+        // Release: whoever finds this writer dead by the tag finds what it had
+        // stored before, which tells what it was writing.
+        self.end.store(slot, number ^ END_TAG, Release);
         self.begin.store(slot, number ^ BEGIN_TAG, Relaxed);
         // Release: pairs with the reader's acquire fence. A reader that copies
         // any byte stored below finds the tags in both words.
@@ -213,8 +209,9 @@ impl Slots {
         slot * self.slot_size
     }
 
+    /// Takes the tags off: the record is there.
     #[inline]
-    fn finish(&self, slot: usize, number: u64) {
+    pub(crate) fn finish(&self, slot: usize, number: u64) {
         // Release: pairs with the reader's acquire load of either word.
         self.end.store(slot, number, Release);
         // Release: after `seq_end`. A reader that begins here sees all of the
@@ -222,7 +219,8 @@ impl Slots {
         self.begin.store(slot, number, Release);
     }
 
-    /// Copies the record of another's slot, under a number.
+    /// Copies the record of another's slot, under a number; `as_modified` keeps
+    /// the flags of what its write listed.
     ///
     /// Called by one writer at a time of both.
     pub(crate) fn copy_from(
@@ -231,6 +229,7 @@ impl Slots {
         from: &Self,
         other: usize,
         number: u64,
+        as_modified: bool,
         within: impl FnOnce(),
     ) {
         let mut chunk = [0; 4096];
@@ -249,24 +248,34 @@ impl Slots {
             debug_assert!(copied.is_ok(), "slots of one layout");
             at += len;
         }
+        if !as_modified {
+            self.map_statuses(slot, |_, status| status.passed_over());
+        }
         within();
         self.finish(slot, number);
     }
 
-    /// Marks every value that a dead writer of ours may have destroyed as lost,
-    /// and ends its record; called by one writer at a time.
-    pub(crate) fn give_up(&self, slot: usize, number: u64) {
-        for statuses in &self.statuses {
+    /// Marks the values that a dead writer of ours destroyed, in a slot that its
+    /// tags are still on: those of the fields that `listed` tells, modulo 64.
+    pub(crate) fn disclaim(&self, slot: usize, listed: u64) {
+        self.map_statuses(slot, |field, status| {
+            if listed >> (field % 64) & 1 == 1 {
+                status.lost()
+            } else {
+                status.passed_over()
+            }
+        });
+    }
+
+    fn map_statuses(&self, slot: usize, map: impl Fn(usize, Status) -> Status) {
+        for (word, statuses) in self.statuses.iter().enumerate() {
             let mut bytes = statuses.load(slot, Relaxed).to_le_bytes();
-            for status in &mut bytes {
-                let now = Status::from_bits(*status);
-                if now.is_unwritten() {
-                    *status = now.lost().bits();
-                }
+            let fields = word * STATUSES..self.fields;
+            for (field, status) in fields.zip(&mut bytes) {
+                *status = map(field, Status::from_bits(*status)).bits();
             }
             statuses.store(slot, u64::from_le_bytes(bytes), Relaxed);
         }
-        self.finish(slot, number);
     }
 
     /// Copies a record out: the statuses into `marks`, then what `beside` copies
@@ -284,11 +293,13 @@ impl Slots {
         // Acquire: pairs with the release in `finish`. Whoever sees this number
         // sees its record, or a later one.
         let number = self.end.load(slot, Acquire);
-        let untagged = number ^ END_TAG;
-        if self.begin.load(slot, Relaxed) == untagged ^ BEGIN_TAG {
-            // Under way: a copy would be in vain.
-            return Look::Busy {
-                committed: untagged.wrapping_sub(1),
+        // Acquire: the copy comes after it, and all of it is in vain when a write
+        // is under way already.
+        let begin = self.begin.load(slot, Acquire);
+        if begin != number {
+            let untagged = number ^ END_TAG;
+            return Look::UnderWay {
+                committed: (begin == untagged ^ BEGIN_TAG).then(|| untagged.wrapping_sub(1)),
             };
         }
         for (statuses, marks) in self.statuses.iter().zip(marks.chunks_mut(STATUSES)) {
@@ -310,7 +321,7 @@ impl Slots {
         if self.begin.load(slot, Relaxed) == number {
             Look::Whole(number)
         } else {
-            Look::Busy { committed: number }
+            Look::Torn(number)
         }
     }
 

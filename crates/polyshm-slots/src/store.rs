@@ -1,17 +1,18 @@
 //! One slot: the latest value (format, section 5.3).
 
 use crate::{
-    Dynamic, NameError, NameState, Options, ReadError, Record, TypedRecord, Update, WriteError,
-    OpenError, FieldMark,
+    Dynamic, FieldMark, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
+    Update, WriteError,
     draft::Stage,
     native::Baseline,
-    segment::Segment,
+    patience::Patience,
+    segment::{Segment, Waker},
     slots::{Look, State},
     stride::Stride,
 };
 use polyshm_platform::{Deadline, WaitSource, Waiter};
 use polyshm_wire::slots::Schema;
-use std::{convert::Infallible, fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
 /// The slot of a store.
 const SLOT: usize = 0;
@@ -85,7 +86,6 @@ struct View {
 /// A record that was read: its fields, and which one it is.
 ///
 /// Dereferences to the fields.
-#[derive(Clone, Copy)]
 pub struct Snapshot<R: Record> {
     pub(crate) fields: R::Fields,
     pub(crate) number: u64,
@@ -117,6 +117,15 @@ impl<R: Record> Snapshot<R> {
     /// The fields alone.
     pub fn into_fields(self) -> R::Fields {
         self.fields
+    }
+}
+
+impl<R: Record<Fields: Clone>> Clone for Snapshot<R> {
+    fn clone(&self) -> Self {
+        Self {
+            fields: self.fields.clone(),
+            ..*self
+        }
     }
 }
 
@@ -312,6 +321,7 @@ impl<R: Record> SlotStore<R> {
             .native
             .as_ref()
             .and_then(|native| native.changes.as_ref());
+        segment.announce(self.stage.bits());
         segment.slots.write(
             SLOT,
             number,
@@ -393,7 +403,7 @@ impl<R: Record> SlotStore<R> {
     /// Reads the record if no write is under way at this moment.
     pub fn try_read(&mut self) -> Option<Snapshot<R>> {
         let mut snapshot = self.empty();
-        let mut reading = Reading::new(self, &mut snapshot, Want::Any);
+        let mut reading = Reading::new(self, &mut snapshot, Want::Any, Duration::ZERO);
         reading.look().then_some(snapshot)
     }
 
@@ -433,7 +443,7 @@ impl<R: Record> SlotStore<R> {
             return None;
         }
         let mut snapshot = self.empty();
-        let mut reading = Reading::new(self, &mut snapshot, Want::New);
+        let mut reading = Reading::new(self, &mut snapshot, Want::New, Duration::ZERO);
         reading.look().then_some(snapshot)
     }
 
@@ -455,9 +465,8 @@ impl<R: Record> SlotStore<R> {
         want: Want,
     ) -> Result<(), ReadError> {
         let waiter = self.waiter;
-        let mut reading = Reading::new(self, snapshot, want);
-        let Ok(found) = waiter.wait(&mut reading, timeout);
-        match found {
+        let mut reading = Reading::new(self, snapshot, want, timeout);
+        match waiter.wait(&mut reading, timeout)? {
             Some(()) => Ok(()),
             None => Err(reading.failure()),
         }
@@ -539,11 +548,17 @@ struct Reading<'a, R: Record> {
     tries: u32,
     /// The last look found a write under way.
     busy: bool,
+    patience: Patience,
 }
 
 impl<'a, R: Record> Reading<'a, R> {
     #[inline]
-    fn new(store: &'a mut SlotStore<R>, snapshot: &'a mut Snapshot<R>, want: Want) -> Self {
+    fn new(
+        store: &'a mut SlotStore<R>,
+        snapshot: &'a mut Snapshot<R>,
+        want: Want,
+        timeout: Duration,
+    ) -> Self {
         Self {
             segment: &store.segment,
             view: &mut store.view,
@@ -552,6 +567,7 @@ impl<'a, R: Record> Reading<'a, R> {
             least: None,
             tries: 0,
             busy: false,
+            patience: Patience::new(timeout),
         }
     }
 
@@ -579,23 +595,23 @@ impl<'a, R: Record> Reading<'a, R> {
         );
         match look {
             Look::Whole(number) => self.take(number),
-            Look::Busy { committed } => self.look_aside(committed),
+            Look::UnderWay { committed } => self.look_aside(committed),
+            Look::Torn(committed) => {
+                self.patience.waste(&self.segment.layout);
+                self.look_aside(Some(committed))
+            }
         }
     }
 
     /// The snapshot has a whole record.
     #[inline]
     fn take(&mut self, number: u64) -> bool {
-        let View {
-            marks,
-            seen,
-            baseline,
-        } = &mut *self.view;
+        let View { seen, baseline, .. } = &mut *self.view;
         let ahead = number.wrapping_sub(*seen);
         if self.want == Want::New && ahead == 0 {
             return false;
         }
-        baseline.accept(marks);
+        baseline.accept();
         self.snapshot.number = number;
         self.snapshot.exact = baseline.is_exact();
         self.snapshot.missed = if *seen == 0 || ahead.cast_signed() <= 0 {
@@ -609,11 +625,19 @@ impl<'a, R: Record> Reading<'a, R> {
 
     /// A write is under way: looks at what the writer left beside.
     #[cold]
-    fn look_aside(&mut self, committed: u64) -> bool {
+    fn look_aside(&mut self, committed: Option<u64>) -> bool {
         self.busy = true;
-        let least = *self.least.get_or_insert(committed);
         self.tries += 1;
-        let Some(native) = self.segment.native.as_ref().filter(|native| native.is_buffered()) else {
+        self.least = self.least.or(committed);
+        let Some(least) = self.least else {
+            return false;
+        };
+        let Some(native) = self
+            .segment
+            .native
+            .as_ref()
+            .filter(|native| native.is_buffered())
+        else {
             return false;
         };
         if self.tries < PATIENCE {
@@ -667,38 +691,45 @@ impl<'a, R: Record> Reading<'a, R> {
 
 impl<R: Record> WaitSource for Reading<'_, R> {
     type Output = ();
-    type Error = Infallible;
+    type Error = ReadError;
 
     #[inline]
-    fn poll(&mut self) -> Result<Option<()>, Infallible> {
-        Ok(self.look().then_some(()))
-    }
-
-    fn park(&mut self, until: Deadline) -> Result<Option<()>, Infallible> {
-        let segment = self.segment;
-        let awaited = self.awaits_native();
-        let found = segment.sleep_for_news(awaited && !self.busy, until, || {
-            self.look().then_some(())
-        });
-        Ok(found)
-    }
-
-    fn glance(&mut self) -> Result<Option<()>, Infallible> {
+    fn poll(&mut self) -> Result<Option<()>, ReadError> {
+        if self.look() {
+            return Ok(Some(()));
+        }
+        if self.patience.is_over() {
+            return Err(self.failure());
+        }
         Ok(None)
     }
 
-    fn check(&mut self) -> Result<Option<()>, Infallible> {
+    fn park(&mut self, until: Deadline) -> Result<Option<()>, ReadError> {
+        let segment = self.segment;
+        let waker = self.waker();
+        let found = segment.sleep_for_news(waker, until, || self.look().then_some(()));
+        Ok(found)
+    }
+
+    fn glance(&mut self) -> Result<Option<()>, ReadError> {
+        Ok(None)
+    }
+
+    fn check(&mut self) -> Result<Option<()>, ReadError> {
         // A dead writer is told of when the time is over: another may come.
         Ok(None)
     }
 }
 
 impl<R: Record> Reading<'_, R> {
-    /// Whether the last write was of this library, which wakes sleepers.
-    fn awaits_native(&self) -> bool {
+    /// Who wrote last, and so may write next.
+    fn waker(&self) -> Waker {
         let native = self.segment.native.as_ref();
-        native
-            .and_then(|native| native.changes.as_ref())
-            .is_some_and(|changes| changes.is_of(self.segment.slots.end(SLOT)))
+        let changes = native.and_then(|native| native.changes.as_ref());
+        match (changes, self.segment.slots.end(SLOT)) {
+            (Some(_), 0) => Waker::Unknown,
+            (Some(changes), number) if !self.busy && changes.is_of(number) => Waker::Native,
+            _ => Waker::Foreign,
+        }
     }
 }

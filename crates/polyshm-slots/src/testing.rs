@@ -27,7 +27,7 @@ const NAME: &str = "on the heap";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct HeapSegment(Region);
+pub struct HeapSegment(pub(crate) Region);
 
 impl HeapSegment {
     /// A fresh segment, as `create` makes it.

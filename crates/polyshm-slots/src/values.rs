@@ -74,6 +74,11 @@ const fn same(a: &[usize], b: &[usize]) -> bool {
 ///
 /// The counterpart of [`FixedField`] for types that stand for several types of
 /// fields: a `String` needs its length, a `Vec` its shape.
+#[diagnostic::on_unimplemented(
+    message = "no annotation can declare `{Self}` as a field",
+    label = "its form is unknown",
+    note = "a field's type of your own that has annotations implements DeclaredField"
+)]
 pub trait DeclaredField: FieldValue {
     /// Which annotations it can have.
     const FORM: Form;
@@ -619,7 +624,7 @@ pub(crate) mod tests {
     #[test]
     fn nothing_read_yet_is_zero_and_unwritten() {
         let slot = Slot::new("a: float, b: str[3], c: int16[2,2], d: bool[1]");
-        assert_eq!(*slot.get::<f64>(0), 0.0);
+        assert_eq!(slot.get::<f64>(0).to_bits(), 0);
         assert_eq!(*slot.get::<String>(1), "");
         assert_eq!(*slot.get::<Vec<i16>>(2), [0; 4]);
         assert_eq!(*slot.get::<[[i16; 2]; 2]>(2), [[0; 2]; 2]);
@@ -658,7 +663,7 @@ pub(crate) mod tests {
     #[test]
     fn text_that_claims_more_than_its_field_is_clamped_and_flagged() {
         let mut slot = Slot::new("a: str[2], b: int8[4]");
-        slot.put(1, &&[b'x' as i8; 4]);
+        slot.put(1, &&[b'x'.cast_signed(); 4]);
         slot.put(0, &"ab");
         slot.poke(0, 4, b"abcdefgh");
         for len in [9_u32, 12, 1 << 31, u32::MAX] {
@@ -709,10 +714,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_element_type_as_every_array() {
-        fn check<T: ArrayElements + Element + PartialEq + Default>(values: [T; 6])
-        where
-            T: ArrayElements<Element = T>,
-        {
+        fn check<T: ArrayElements<Element = T> + Element + PartialEq>(values: [T; 6]) {
             let schema = format!("a: {}[2,3]", T::DTYPE);
             let nested = [
                 [values[0], values[1], values[2]],
@@ -871,6 +873,7 @@ pub(crate) mod tests {
 
     #[test]
     fn forms_allow_what_the_type_can_hold() {
+        type Image = [[[u8; 3]; 640]; 480];
         let shape = &[480, 640, 3];
         assert!(f64::FORM.allows_float() && !f64::FORM.allows_int() && !f64::FORM.allows_bool());
         assert!(i32::FORM.allows_int() && !i32::FORM.allows_float());
@@ -879,7 +882,6 @@ pub(crate) mod tests {
         assert!(Vec::<u8>::FORM.allows_array(Dtype::Uint8, shape));
         assert!(!Vec::<u8>::FORM.allows_array(Dtype::Int8, shape));
         assert!(!Vec::<u8>::FORM.allows_text());
-        type Image = [[[u8; 3]; 640]; 480];
         for form in [<Image as DeclaredField>::FORM, Box::<Image>::FORM] {
             assert!(form.allows_array(Dtype::Uint8, shape));
             assert!(!form.allows_array(Dtype::Bool, shape));

@@ -210,6 +210,7 @@ fn more_annotations() {
         // The reference's product wraps.
         "uint8[4294967296,4294967296]",
         "uint8[4294967296,4294967296,0]",
+        "uint8[0,4294967296,4294967296]",
         "uint8[18446744073709551616]",
         "float64[137438953473]",
         "Optional[float]",

@@ -8,6 +8,7 @@ use std::{fs, mem::offset_of};
 use anyhow::{Context as _, Result};
 use polyshm_wire::{
     eshm::{ChannelHead, ChannelTail, Header},
+    slots::{ChangesHead, CursorLine, Footer, Meta, ReaderLine, WriterLine},
     zerobuffer::{FrameHeader, Oieb},
     zeroipc::{
         BarrierImage, ChannelHeader, ChannelSync, Entry, EventImage, FutureHeader, LatchImage,
@@ -85,6 +86,16 @@ macro_rules! eshm {
     };
 }
 
+macro_rules! slots {
+    ($type:ident { $($field:ident),* $(,)? }) => {
+        layout!(
+            "docs/protocols/slots.md",
+            concat!("slots::", stringify!($type)),
+            $type { $($field),* }
+        )
+    };
+}
+
 macro_rules! zeroipc {
     ($type:ident { $($field:ident),* $(,)? }) => {
         layout!(
@@ -104,6 +115,7 @@ fn layouts() -> Vec<Layout> {
     layouts.extend(zeroipc_containers());
     layouts.extend(zeroipc_words());
     layouts.extend(eshm());
+    layouts.extend(slots());
     layouts
 }
 
@@ -171,6 +183,52 @@ fn eshm() -> Vec<Layout> {
             native_voids,
             padding
         }),
+    ]
+}
+
+/// The indices, and the parts of the trailer.
+fn slots() -> Vec<Layout> {
+    vec![
+        slots!(Meta {
+            write_idx,
+            read_idx,
+            count
+        }),
+        slots!(Footer {
+            magic,
+            version,
+            fields,
+            schema_hash,
+            slots,
+            segment_size,
+            trailer_offset,
+            owner_mark,
+            schema_len,
+            flags,
+            check
+        }),
+        slots!(WriterLine {
+            lock,
+            written,
+            overwritten,
+            handles,
+            padding
+        }),
+        slots!(ReaderLine {
+            wake,
+            sleepers,
+            demand,
+            room_wake,
+            room_sleepers,
+            padding
+        }),
+        slots!(CursorLine {
+            position,
+            mark,
+            kind,
+            padding
+        }),
+        slots!(ChangesHead { counted, full }),
     ]
 }
 

@@ -90,6 +90,8 @@ pub struct WriterDescription {
     pub written: u64,
     pub overwritten: u64,
     pub handles: u64,
+    /// the fields that the latest native write lists, modulo 64
+    pub listed: u64,
 }
 
 /// See [`ReaderLine`].
@@ -126,6 +128,8 @@ pub struct ChangesDescription {
     pub counted: u64,
     /// writes that are in no field's own counter
     pub full: u64,
+    /// the number of the last write that is not counted
+    pub foreign: u64,
     /// one counter for each field
     pub fields: Vec<u64>,
 }
@@ -296,6 +300,7 @@ fn describe_trailer(
         Ok(ChangesDescription {
             counted: head.counted.get(),
             full: head.full.get(),
+            foreign: head.foreign.get(),
             fields: (0..layout.schema().len())
                 .map(|field| word(counters, field * 8))
                 .collect(),
@@ -318,6 +323,7 @@ fn describe_trailer(
             written: writer.written.get(),
             overwritten: writer.overwritten.get(),
             handles: writer.handles.get(),
+            listed: writer.listed.get(),
         },
         reader: ReaderDescription {
             wake: reader.wake.get(),
@@ -334,4 +340,126 @@ fn describe_trailer(
         },
         buffers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{string::ToString as _, vec};
+
+    use super::*;
+
+    fn object(slots: u64) -> (Layout, NativeLayout, Vec<u8>) {
+        let schema = "a: bool, b: bool, c: int".parse().unwrap();
+        let layout = Layout::new(&schema, slots).unwrap();
+        let native = NativeLayout::new(&layout, 64, true).unwrap();
+        let mut image = vec![0; native.object_len() as usize];
+        image[native.schema_text()..][..native.schema_len()]
+            .copy_from_slice(schema.to_string().as_bytes());
+        let footer = native.footer(&layout, 1234);
+        image[native.footer_offset()..].copy_from_slice(&footer.to_bytes());
+        (layout, native, image)
+    }
+
+    fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+        image[at..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn put_words(image: &mut [u8], at: usize, words: &[u64]) {
+        for (i, word) in words.iter().enumerate() {
+            put(image, at + 8 * i, &word.to_le_bytes());
+        }
+    }
+
+    fn described(image: &[u8]) -> (Layout, Description, NativeDescription) {
+        let (layout, mut seen) = describe_native(image).unwrap().unwrap();
+        let native = seen.native.take().unwrap();
+        (layout, seen, native)
+    }
+
+    #[test]
+    fn the_trailer_of_a_single_slot() {
+        let (layout, native, mut image) = object(1);
+        put_words(&mut image, native.writer_line(), &[1, 2, 3, 4]);
+        let reader = ReaderLine {
+            wake: 5.into(),
+            sleepers: 6.into(),
+            demand: 7.into(),
+            room_wake: 8.into(),
+            room_sleepers: 9.into(),
+            padding: [0; 44],
+        };
+        put(&mut image, native.reader_line(), &reader.to_bytes());
+        put_words(&mut image, native.changes(), &[10, 11, 12, 13, 14]);
+        for i in 0..2 {
+            let (slot, changes) = (native.buffer(i).unwrap(), native.buffer_changes(i).unwrap());
+            let number = 20 + i as u64;
+            put_words(&mut image, slot, &[number]);
+            put_words(&mut image, slot + layout.seq_end_offset(), &[number]);
+            put(&mut image, slot + layout.fields()[2].offset, &[42]);
+            put_words(&mut image, changes, &[number, 31, 32, 33, 34]);
+        }
+        let (found, seen, trailer) = described(&image);
+        assert_eq!((&found, seen.slots.len()), (&layout, 1));
+        assert_eq!(trailer.owner_mark, 1234);
+        assert_eq!(trailer.schema_hash, layout.schema().hash64());
+        let writer = WriterDescription {
+            lock: 1,
+            written: 2,
+            overwritten: 3,
+            handles: 4,
+        };
+        let reader = ReaderDescription {
+            wake: 5,
+            sleepers: 6,
+            demand: 7,
+            room_wake: 8,
+            room_sleepers: 9,
+        };
+        assert_eq!((trailer.writer, trailer.reader), (writer, reader));
+        assert_eq!(trailer.cursors, []);
+        let changes = |counted, full, fields: [u64; 3]| ChangesDescription {
+            counted,
+            full,
+            fields: fields.into(),
+        };
+        assert_eq!(trailer.changes, Some(changes(10, 11, [12, 13, 14])));
+        assert_eq!(trailer.buffers.len(), 2);
+        for (number, buffer) in (20..).zip(trailer.buffers) {
+            assert_eq!(buffer.slot.seq_begin, number);
+            assert_eq!(buffer.slot.fields.unwrap()[2].value, Value::Int(42));
+            assert_eq!(buffer.changes, changes(number, 31, [32, 33, 34]));
+        }
+    }
+
+    #[test]
+    fn the_trailer_of_a_fifo() {
+        let (layout, native, mut image) = object(3);
+        put_words(&mut image, 0, &[1, 2, 3]);
+        for (index, kind) in [(0, 1), (7, 0), (CURSORS - 1, 2)] {
+            let line = CursorLine {
+                position: (100 + index as u64).into(),
+                mark: 9.into(),
+                kind: kind.into(),
+                padding: [0; 48],
+            };
+            put(&mut image, native.cursor(index), &line.to_bytes());
+        }
+        let (found, seen, trailer) = described(&image);
+        assert_eq!((&found, seen.slots.len()), (&layout, 3));
+        let meta = MetaDescription {
+            write_idx: 1,
+            read_idx: 2,
+            count: 3,
+        };
+        assert_eq!(seen.meta, Some(meta));
+        // The one in between is free.
+        let cursor = |index, position, kind| CursorDescription {
+            index,
+            position,
+            mark: 9,
+            kind,
+        };
+        assert_eq!(trailer.cursors, [cursor(0, 100, 1), cursor(31, 131, 2)]);
+        assert_eq!((trailer.changes, trailer.buffers.len()), (None, 0));
+    }
 }

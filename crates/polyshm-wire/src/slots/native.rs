@@ -104,8 +104,11 @@ pub struct WriterLine {
     pub overwritten: U64,
     /// handles that were ever opened to write or to read
     pub handles: U64,
+    /// the fields that the latest native write lists: field `i` is bit `i`
+    /// modulo 64; stored before the write touches its slot
+    pub listed: U64,
     /// 0
-    pub padding: [u8; 32],
+    pub padding: [u8; 24],
 }
 
 /// What native readers and writers wait on.
@@ -165,9 +168,11 @@ pub struct CursorLine {
 pub struct ChangesHead {
     /// the number of the write up to which the counters count
     pub counted: U64,
-    /// writes that listed every field, and writes of other implementations,
-    /// which may have; none of them is in a field's own counter
+    /// writes that listed every field; none of them is in a field's own counter
     pub full: U64,
+    /// the number of the last write of another implementation that a native
+    /// writer found before its own; such writes are not counted
+    pub foreign: U64,
 }
 
 const _: () = {
@@ -189,7 +194,8 @@ const _: () = {
     assert!(offset_of!(WriterLine, written) == 8);
     assert!(offset_of!(WriterLine, overwritten) == 16);
     assert!(offset_of!(WriterLine, handles) == 24);
-    assert!(offset_of!(WriterLine, padding) == 32);
+    assert!(offset_of!(WriterLine, listed) == 32);
+    assert!(offset_of!(WriterLine, padding) == 40);
 
     assert!(size_of::<ReaderLine>() as u64 == LINE);
     assert!(offset_of!(ReaderLine, wake) == 0);
@@ -205,9 +211,10 @@ const _: () = {
     assert!(offset_of!(CursorLine, kind) == 12);
     assert!(offset_of!(CursorLine, padding) == 16);
 
-    assert!(size_of::<ChangesHead>() == 16);
+    assert!(size_of::<ChangesHead>() == 24);
     assert!(offset_of!(ChangesHead, counted) == 0);
     assert!(offset_of!(ChangesHead, full) == 8);
+    assert!(offset_of!(ChangesHead, foreign) == 16);
 };
 
 macro_rules! bytes_of {
@@ -649,4 +656,163 @@ fn check_hash(schema: &Schema, footer: &Footer) -> Result<(), ImageError> {
         return Err(ImageError::SchemaHash { found, expected });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str, slots: u64, buffered: bool) -> (Layout, NativeLayout) {
+        let layout = Layout::new(&text.parse().unwrap(), slots).unwrap();
+        let native = NativeLayout::new(&layout, 4096, buffered).unwrap();
+        (layout, native)
+    }
+
+    /// The sum of another program.
+    #[test]
+    fn the_check_sum_stays_as_it_is() {
+        let (layout, native) = of("a: float, b: int", 10, true);
+        let footer = native.footer(&layout, 77);
+        assert_eq!(footer.check.get(), 0x8006_2bad);
+        assert_eq!(footer.check_sum(), footer.check.get());
+    }
+
+    /// Each refusal of a footer whose sum is right.
+    #[test]
+    fn footers_refused() {
+        let (single, single_native) = of("a: float, b: int", 1, true);
+        let (fifo, fifo_native) = of("a: float, b: int", 10, true);
+        let check = |fifo_wanted: bool, change: &dyn Fn(&mut Footer)| {
+            let (layout, native) = if fifo_wanted {
+                (&fifo, &fifo_native)
+            } else {
+                (&single, &single_native)
+            };
+            let mut footer = native.footer(layout, 77);
+            change(&mut footer);
+            footer.check.set(footer.check_sum());
+            footer.check(native.object_len())
+        };
+        assert_eq!(check(false, &|_| ()), Ok(()));
+        assert_eq!(check(true, &|_| ()), Ok(()));
+        for found in [0, 2, u32::MAX] {
+            assert_eq!(
+                check(false, &|footer| footer.version.set(found)),
+                Err(ImageError::FooterVersion { found })
+            );
+        }
+        // A single slot may have buffers or not; a FIFO has none.
+        assert_eq!(check(false, &|footer| footer.flags.set(0)), Ok(()));
+        for (fifo, found) in [(false, 2), (false, 3), (true, 1), (true, 1 << 31)] {
+            assert_eq!(
+                check(fifo, &|footer| footer.flags.set(found)),
+                Err(ImageError::FooterFlags { found })
+            );
+        }
+        // 40 bytes each: 8 + 2 + 6 + 8 + 4 + 4 + 8.
+        for (slots, fields, segment_size) in [
+            (0, 2, 40),
+            (1, 9, 31),
+            (1, 9, 24),
+            (1, 1, 23),
+            (1, 65_536, 1 << 20),
+            (1, 2, (1 << 40) + 8),
+            (1, 2, u64::MAX - 7),
+            (10, 2, 423),
+            (10, 2, 425),
+            (10, 2, 24 + 10 * 44),
+            (10, 2, 23),
+            (10, 2, 24),
+            (10, 9, 24 + 10 * 24),
+            (11, 2, 424),
+            (u64::MAX, 2, 24),
+        ] {
+            let result = check(slots > 1, &|footer| {
+                footer.slots.set(slots);
+                footer.fields.set(fields);
+                footer.segment_size.set(segment_size);
+                footer
+                    .trailer_offset
+                    .set((segment_size | 63).wrapping_add(1));
+            });
+            let error = ImageError::FooterSizes {
+                slots,
+                fields,
+                segment_size,
+            };
+            assert_eq!(result, Err(error));
+        }
+        for (fifo, expected) in [(false, 64), (true, 448)] {
+            for found in [
+                0,
+                expected - 64,
+                expected - 1,
+                expected + 1,
+                expected + 64,
+                u64::MAX,
+            ] {
+                assert_eq!(
+                    check(fifo, &|footer| footer.trailer_offset.set(found)),
+                    Err(ImageError::TrailerOffset { found, expected })
+                );
+            }
+        }
+        // Texts that end behind the object.
+        for schema_len in [4096, 1 << 20, u32::MAX] {
+            let result = check(false, &|footer| footer.schema_len.set(schema_len));
+            assert!(matches!(
+                result,
+                Err(ImageError::TooShort { len: 4096, need }) if need > u64::from(schema_len)
+            ));
+        }
+        let mut footer = single_native.footer(&single, 77);
+        footer.owner_mark.set(78);
+        assert!(matches!(
+            footer.check(4096),
+            Err(ImageError::FooterCheck { .. })
+        ));
+    }
+
+    /// The right schema, but a segment of another size.
+    #[test]
+    fn a_footer_of_another_size_is_refused() {
+        let (layout, native) = of("a: float, b: int", 1, false);
+        let mut footer = native.footer(&layout, 77);
+        footer.segment_size.set(48);
+        footer.check.set(footer.check_sum());
+        footer.check(4096).unwrap();
+        assert_eq!(
+            NativeLayout::from_footer(&layout, &footer, 4096),
+            Err(ImageError::FooterSizes {
+                slots: 1,
+                fields: 2,
+                segment_size: 48
+            })
+        );
+    }
+
+    #[test]
+    fn a_fifo_has_no_buffers() {
+        let (layout, native) = of("a: float", 2, true);
+        assert!(!native.is_buffered() && native.buffer(0).is_none());
+        assert_eq!(native.footer(&layout, 0).flags.get(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "no such cursor")]
+    fn a_single_slot_has_no_cursors() {
+        of("a: float", 1, true).1.cursor(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "no such cursor")]
+    fn cursors_end() {
+        of("a: float", 2, true).1.cursor(CURSORS);
+    }
+
+    #[test]
+    #[should_panic(expected = "a FIFO counts no changes")]
+    fn a_fifo_has_no_changes() {
+        of("a: float", 2, true).1.changes();
+    }
 }

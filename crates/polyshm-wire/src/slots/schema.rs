@@ -449,3 +449,29 @@ impl FromStr for Schema {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of another program; they stand in segments.
+    #[test]
+    fn hashes_stay_as_they_are() {
+        for (text, hash) in [
+            ("", 0xcbf2_9ce4_8422_2325),
+            ("a: float, b: int", 0x4c62_f70b_6807_5565),
+            ("a:float\nb :'int',", 0x4c62_f70b_6807_5565),
+            ("é: str[3]", 0x32b9_e7a2_96b4_33f7),
+        ] {
+            assert_eq!(text.parse::<Schema>().unwrap().hash64(), hash, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_lengths() {
+        for text in ["", "a: float", "é: str[3], b: int8[1,0,20]"] {
+            let schema: Schema = text.parse().unwrap();
+            assert_eq!(schema.text_len(), text.len() as u64);
+        }
+    }
+}
