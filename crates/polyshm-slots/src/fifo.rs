@@ -87,6 +87,8 @@ pub struct SlotFifo<R: Record> {
     written: u64,
     stride: Stride,
     place: Place,
+    /// When dead readers are looked for.
+    pace: Pace,
     waiter: Waiter,
     record: PhantomData<fn() -> R>,
 }
@@ -302,6 +304,7 @@ impl<R: Record> SlotFifo<R> {
                 lost: 0,
                 cursor: None,
             },
+            pace: Pace::new(LIVENESS_SLICE),
             waiter: Waiter::new(options.strategy),
             options,
             segment,
@@ -505,7 +508,7 @@ impl<R: Record> SlotFifo<R> {
                 segment
                     .slots
                     .write(slot, number, &segment.layout, &self.stage, &large, || {
-                        segment.commit(next)
+                        segment.commit(next);
                     });
                 ring.publish(next);
                 drop(lock);
@@ -523,6 +526,9 @@ impl<R: Record> SlotFifo<R> {
                 name: Arc::clone(&segment.name),
             };
             if self.options.on_full != OnFull::Block {
+                if self.pace.is_due() && self.bury_readers() {
+                    continue;
+                }
                 return Err(full());
             }
             let deadline = *deadline.get_or_insert_with(|| {
@@ -607,17 +613,20 @@ impl<R: Record> SlotFifo<R> {
         }
     }
 
-    /// Forgets registered readers that died. The caller holds no lock.
-    fn bury_readers(&self) {
+    /// Forgets registered readers that died; gives whether there were any. The
+    /// caller holds no lock.
+    fn bury_readers(&self) -> bool {
         let segment = &*self.segment;
         if segment.cursors().iter().all(|cursor| !cursor.is_dead()) {
-            return;
+            return false;
         }
-        if let Ok(_lock) = segment.lock(self.id, self.options.lock_timeout) {
-            for cursor in segment.cursors().iter().filter(|cursor| cursor.is_dead()) {
-                cursor.free();
-            }
+        let Ok(_lock) = segment.lock(self.id, self.options.lock_timeout) else {
+            return false;
+        };
+        for cursor in segment.cursors().iter().filter(|cursor| cursor.is_dead()) {
+            cursor.free();
         }
+        true
     }
 
     /// Makes items visible again that a Python reader hid: it stores the write

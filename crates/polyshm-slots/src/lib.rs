@@ -34,7 +34,7 @@ pub use polyshm_slots_derive::FacadeRecord;
 #[cfg(feature = "derive")]
 pub use polyshm_slots_derive::Record;
 pub use record::{FieldInput, FieldValue, FixedField, Record, TypedRecord, Update};
-pub use segment::NameState;
+pub use segment::{NameState, remove};
 pub use store::{SlotStore, Snapshot};
 pub use values::{ArrayElements, DeclaredField, Form};
 

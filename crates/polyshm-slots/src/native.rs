@@ -80,6 +80,7 @@ impl Native {
         Ok(Self {
             lock: WriterLock {
                 holder: region.word64(writer + offset_of!(WriterLine, lock))?,
+                waiting: region.word64(writer + offset_of!(WriterLine, waiting))?,
             },
             written: region.word64(writer + offset_of!(WriterLine, written))?,
             overwritten: region.word64(writer + offset_of!(WriterLine, overwritten))?,
@@ -217,6 +218,8 @@ fn age(have: u64, newest: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     holder: Word64,
+    /// A flag, not a count: who dies waiting leaves nothing that lasts.
+    waiting: Word64,
 }
 
 impl WriterLock {
@@ -243,6 +246,8 @@ impl WriterLock {
         let mut pace = polyshm_platform::Pace::new(LOOK);
         let mut nap = Duration::from_micros(5);
         loop {
+            // Relaxed: a hint; raised again while it is waited.
+            self.waiting.store(1, Relaxed);
             for _ in 0..SPINS {
                 let holder = self.holder.load(Relaxed);
                 // Acquire: as in `lock`.
@@ -252,6 +257,7 @@ impl WriterLock {
                         .compare_exchange(0, id, Acquire, Relaxed)
                         .is_ok()
                 {
+                    self.waiting.store(0, Relaxed);
                     return Ok(Taken::Free);
                 }
                 spin_loop();
@@ -271,7 +277,7 @@ impl WriterLock {
             }
             if !cfg!(loom) {
                 std::thread::sleep(nap);
-                nap = (nap * 2).min(Duration::from_micros(200));
+                nap = (nap * 2).min(Duration::from_micros(50));
             }
         }
     }
@@ -282,6 +288,29 @@ impl WriterLock {
         // An exchange, not a store: it orders what was committed before the
         // look at who sleeps. Release: pairs with the acquire in `lock`.
         let _ = self.holder.compare_exchange(id, 0, Release, Relaxed);
+        if self.waiting.load(Relaxed) != 0 {
+            self.give_way();
+        }
+    }
+
+    /// Lets another writer have the lock, which would hardly find it free when
+    /// this one writes again at once.
+    #[cold]
+    #[inline(never)]
+    fn give_way(&self) {
+        const WAY: Duration = Duration::from_micros(200);
+        if cfg!(loom) {
+            return;
+        }
+        let end = Deadline::after(WAY);
+        while self.holder.load(Relaxed) == 0 && self.waiting.load(Relaxed) != 0 {
+            if end.expired() {
+                // Who waited is gone.
+                self.waiting.store(0, Relaxed);
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// The process that died holding the lock.

@@ -11,7 +11,10 @@ use polyshm_wire::slots::{
     Footer, ImageError, Layout, META_SIZE, NativeLayout, Schema, read_schema,
 };
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -88,6 +91,8 @@ pub(crate) struct Segment {
     /// The second name, when this process gave it one.
     kept: Option<String>,
     on_unlink: OnUnlink,
+    /// This process removed the name itself.
+    unlinked: AtomicBool,
     /// This process, in the words that tell of it.
     pub(crate) mark: u32,
 }
@@ -137,6 +142,7 @@ impl Segment {
             object: None,
             kept: None,
             on_unlink,
+            unlinked: AtomicBool::new(false),
             mark: process::mark(process::current()),
         })
     }
@@ -249,6 +255,7 @@ impl Segment {
             });
         }
         let region = Region::map(&object).map_err(|error| system(name, error))?;
+        check_pages(name, &object, &region)?;
         let mut segment = Self::open_region(name, &region, schema, slots, options)?;
         segment.object = Some(object);
         Ok(segment)
@@ -456,7 +463,7 @@ impl Segment {
     #[cold]
     #[inline(never)]
     pub(crate) fn check_name(&self) -> Result<(), WriteError> {
-        if self.on_unlink == OnUnlink::Ignore {
+        if !self.needs_name() {
             return Ok(());
         }
         let hint = match self.look_at_name() {
@@ -471,9 +478,14 @@ impl Segment {
         })
     }
 
+    fn needs_name(&self) -> bool {
+        // Relaxed: a flag of our own.
+        self.on_unlink != OnUnlink::Ignore && !self.unlinked.load(Relaxed)
+    }
+
     /// Whether the name was removed, and that is to be reported.
     pub(crate) fn is_lost(&self) -> bool {
-        self.on_unlink != OnUnlink::Ignore
+        self.needs_name()
             && matches!(
                 self.look_at_name(),
                 Ok(NameState::Unlinked | NameState::Replaced)
@@ -481,32 +493,59 @@ impl Segment {
     }
 
     pub(crate) fn unlink(&self) -> Result<bool, NameError> {
-        self.drop_kept();
         let Some(object) = &self.object else {
             return Ok(false);
         };
+        self.unlinked.store(true, Relaxed);
+        drop_kept(object);
         object.unlink().map_err(|source| NameError {
             name: Arc::clone(&self.name),
             what: "removed",
             source,
         })
     }
+}
 
-    /// Removes the second name, if it still stands for this segment.
-    fn drop_kept(&self) {
-        if let (Some(kept), Some(object)) = (&self.kept, &self.object)
-            && let Ok(other) = SharedMemory::open_read_only(kept)
-            && other.identity() == object.identity()
-        {
-            // A name that stays costs memory until the next creator takes it.
-            let _ = SharedMemory::unlink_name(kept);
-        }
+/// Removes the second name of an object, if it stands for it, whoever gave it.
+fn drop_kept(object: &SharedMemory) {
+    let kept = kept_name(object.name());
+    if let Ok(other) = SharedMemory::open_read_only(&kept)
+        && other.identity() == object.identity()
+    {
+        // A name that stays costs memory until the next creator takes it.
+        let _ = SharedMemory::unlink_name(&kept);
     }
+}
+
+fn kept_name(name: &str) -> String {
+    format!("{KEPT}{}", name.trim_start_matches('/'))
+}
+
+/// Removes a segment, and what a creator that died left to restore its name
+/// from. Gives whether there was anything.
+///
+/// Who has it open keeps it. A living creator that restores names
+/// ([`OnUnlink::Restore`]) reports that it is gone.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn remove(name: &str) -> Result<bool, NameError> {
+    let refused = |source| NameError {
+        name: name.into(),
+        what: "removed",
+        source,
+    };
+    let kept = SharedMemory::unlink_name(&kept_name(name)).unwrap_or(false);
+    let named = SharedMemory::unlink_name(name).map_err(refused)?;
+    Ok(kept || named)
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.drop_kept();
+        if let (Some(_), Some(object)) = (&self.kept, &self.object) {
+            drop_kept(object);
+        }
     }
 }
 
@@ -628,6 +667,26 @@ fn footer(region: &Region) -> Option<Footer> {
     Footer::read(&bytes)
 }
 
+/// Refuses an object that claims to be ours and has not all its pages, which
+/// ours have: its length is no more than a number.
+fn check_pages(name: &Arc<str>, object: &SharedMemory, region: &Region) -> Result<(), OpenError> {
+    if !cfg!(target_os = "linux") || footer(region).is_none() {
+        return Ok(());
+    }
+    let allocated = object.allocated().map_err(|error| system(name, error))?;
+    let need = object.len();
+    if allocated >= need {
+        return Ok(());
+    }
+    Err(OpenError::Mismatch {
+        name: Arc::clone(name),
+        source: ImageError::TooShort {
+            len: allocated,
+            need,
+        },
+    })
+}
+
 /// The text of a native segment's schema.
 fn schema_text(region: &Region, footer: &Footer) -> Result<Vec<u8>, ImageError> {
     let (at, text_len) = footer.schema_text();
@@ -647,7 +706,7 @@ fn schema_text(region: &Region, footer: &Footer) -> Result<Vec<u8>, ImageError> 
 
 /// Gives a segment its second name, where that can be done.
 fn keep(object: &SharedMemory) -> Option<String> {
-    let second = format!("{KEPT}{}", object.name().trim_start_matches('/'));
+    let second = kept_name(object.name());
     // Of a creator that died.
     let _ = SharedMemory::unlink_name(&second);
     match object.keep_as(&second) {
@@ -688,6 +747,7 @@ fn make_way(name: &Arc<str>, replace: Replace) -> Result<(), OpenError> {
             });
         }
     }
+    drop_kept(&object);
     object
         .unlink()
         .map(drop)

@@ -13,7 +13,8 @@ pub(crate) struct Stride {
 
 impl Stride {
     const WANTED: Duration = Duration::from_millis(100);
-    const LONGEST: u32 = 1 << 20;
+    /// So late may a writer that became slow notice, in calls.
+    const LONGEST: u32 = 255;
 
     #[inline]
     pub(crate) fn is_due(&mut self) -> bool {
@@ -37,7 +38,8 @@ impl Stride {
         };
         let took = now.duration_since(last);
         if took > Self::WANTED * 2 {
-            self.length /= 2;
+            let slower = took.as_millis() / Self::WANTED.as_millis();
+            self.length = (u128::from(self.length) / slower.max(1)) as u32;
         } else if took < Self::WANTED / 2 {
             self.length = (self.length * 2 + 1).min(Self::LONGEST);
         }

@@ -92,6 +92,8 @@ pub struct WriterDescription {
     pub handles: u64,
     /// the fields that the latest native write lists, modulo 64
     pub listed: u64,
+    /// another writer waits for the lock
+    pub waiting: bool,
 }
 
 /// See [`ReaderLine`].
@@ -324,6 +326,7 @@ fn describe_trailer(
             overwritten: writer.overwritten.get(),
             handles: writer.handles.get(),
             listed: writer.listed.get(),
+            waiting: writer.waiting.get() != 0,
         },
         reader: ReaderDescription {
             wake: reader.wake.get(),

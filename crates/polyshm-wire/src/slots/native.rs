@@ -107,8 +107,10 @@ pub struct WriterLine {
     /// the fields that the latest native write lists: field `i` is bit `i`
     /// modulo 64; stored before the write touches its slot
     pub listed: U64,
+    /// not 0: another writer waits for the lock
+    pub waiting: U64,
     /// 0
-    pub padding: [u8; 24],
+    pub padding: [u8; 16],
 }
 
 /// What native readers and writers wait on.
@@ -195,7 +197,8 @@ const _: () = {
     assert!(offset_of!(WriterLine, overwritten) == 16);
     assert!(offset_of!(WriterLine, handles) == 24);
     assert!(offset_of!(WriterLine, listed) == 32);
-    assert!(offset_of!(WriterLine, padding) == 40);
+    assert!(offset_of!(WriterLine, waiting) == 40);
+    assert!(offset_of!(WriterLine, padding) == 48);
 
     assert!(size_of::<ReaderLine>() as u64 == LINE);
     assert!(offset_of!(ReaderLine, wake) == 0);
