@@ -6,7 +6,7 @@ use crate::{
     machine::{Cores, Machine},
     names, peer,
     report::Report,
-    svg, throughput,
+    slots, svg, throughput,
     zeroipc::{calls, streams, wake},
 };
 use anyhow::{Context, Result};
@@ -62,6 +62,14 @@ enum Kind {
     EshmLatency,
     /// The load of an ESHM channel that nobody uses
     EshmIdle,
+    /// Writes and reads of a record of four floats
+    SlotsRecord,
+    /// Writes and reads of a record with an image
+    SlotsImage,
+    /// Round trips through two records
+    SlotsLatency,
+    /// Items through a FIFO of records
+    SlotsFifo,
 }
 
 /// The program's main function.
@@ -143,6 +151,30 @@ fn run(args: &Args) -> Result<()> {
     if wanted(Kind::EshmIdle) {
         let (section, notes) = eshm::idle::section(blocks, args.smoke)?;
         report.notes.extend(notes);
+        report.sections.push(section);
+    }
+    if wanted(Kind::SlotsRecord) {
+        let core = cores.filter(|_| pin).map(|cores| cores.own);
+        report
+            .sections
+            .push(slots::calls::section(blocks, args.smoke, core)?);
+        let (section, notes) = slots::record::section(blocks, args.smoke, cores, pin)?;
+        report.notes.extend(notes);
+        report.sections.extend(section);
+    }
+    if wanted(Kind::SlotsImage) {
+        let core = cores.filter(|_| pin).map(|cores| cores.own);
+        let section = slots::image::section(blocks, args.smoke, core)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::SlotsLatency) {
+        let (section, notes) = slots::latency::section(blocks, args.smoke, cores, pin)?;
+        report.notes.extend(notes);
+        report.sections.extend(section);
+    }
+    if wanted(Kind::SlotsFifo) {
+        let core = cores.filter(|_| pin).map(|cores| cores.own);
+        let section = slots::fifo::section(blocks, args.smoke, core)?;
         report.sections.push(section);
     }
     print!("{report}");

@@ -113,6 +113,7 @@ pub mod raw;
 pub mod replay;
 pub mod report;
 pub mod ring;
+pub mod slots;
 pub mod stream;
 pub mod svg;
 pub mod throughput;

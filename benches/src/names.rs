@@ -86,8 +86,8 @@ fn abandoned() -> Vec<String> {
     found
 }
 
-/// Gives each entry, and its name without what the file of a semaphore or of an
-/// ESHM channel has in front.
+/// Gives each entry, and its name without what the file of a semaphore, of an
+/// ESHM channel, or of a segment's second name has in front.
 fn each_name(mut look: impl FnMut(&Path, &str)) {
     for directory in directories() {
         let Ok(entries) = fs::read_dir(directory) else {
@@ -96,7 +96,7 @@ fn each_name(mut look: impl FnMut(&Path, &str)) {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let bare = ["sem.sem-w-", "sem.sem-r-", "eshm_"]
+            let bare = ["sem.sem-w-", "sem.sem-r-", "eshm_", "polyshm-kept."]
                 .iter()
                 .find_map(|front| name.strip_prefix(front))
                 .unwrap_or(name);

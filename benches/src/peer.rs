@@ -3,7 +3,7 @@
 use crate::{
     eshm, latency,
     machine::Pinned,
-    names, throughput,
+    names, slots, throughput,
     zeroipc::{streams, wake},
 };
 use anyhow::{Context, Result, bail};
@@ -51,6 +51,10 @@ pub enum Task {
     EshmLatency(eshm::latency::Run),
     /// Be half of an idle pair.
     EshmIdle(eshm::idle::Run),
+    /// Read each new record of a slot.
+    SlotsRecord(slots::record::Run),
+    /// Answer with a record to each record.
+    SlotsLatency(slots::latency::Run),
 }
 
 /// A running peer. Dropping it ends it.
@@ -210,6 +214,8 @@ fn work(job: &str) -> Result<()> {
         Task::EshmWrite(run) => eshm::write::serve(&job.prefix, run, ready)?,
         Task::EshmLatency(run) => eshm::latency::serve(&job.prefix, run, ready)?,
         Task::EshmIdle(run) => eshm::idle::serve(&job.prefix, run, ready)?,
+        Task::SlotsRecord(run) => slots::record::serve(&job.prefix, run, ready)?,
+        Task::SlotsLatency(run) => slots::latency::serve(&job.prefix, run, ready)?,
     }
     say(Peer::DONE)
 }

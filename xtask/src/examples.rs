@@ -8,8 +8,10 @@ use crate::run::{Outcome, Step};
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("frames", &["--seconds", "1"]),
     ("hello", &[]),
+    ("image_latest", &["--seconds", "2"]),
     ("master_slave", &["--seconds", "2"]),
     ("reconnect", &[]),
+    ("sensor_record", &["--seconds", "2"]),
     ("sensors", &["--seconds", "2"]),
     ("work_queue", &["--items", "300000", "--seconds", "5"]),
 ];

@@ -376,6 +376,8 @@ impl SharedMemory {
     /// Gives the segment a second name, which keeps it when somebody removes
     /// the first; see [`restore`](Self::restore).
     ///
+    /// Both go by the segment itself, not by what its names stand for now.
+    ///
     /// # Errors
     ///
     /// [`Error::AlreadyExists`]; [`Error::InvalidName`]; or the system has no
@@ -383,21 +385,22 @@ impl SharedMemory {
     pub fn keep_as(&self, second: &str) -> Result<()> {
         let second = check_name(Self::WHAT, second, sys::MAX_NAME)?;
         crash::point(crash::Step::FileSystem);
-        sys::Segment::link_again(&self.name, &second)
+        self.handle
+            .link(&second)
             .map_err(|e| Error::from_io("keep", Self::WHAT, &self.name, e))
     }
 
-    /// Gives the segment its name back that somebody removed, from its second
-    /// name.
+    /// Gives the segment its name back that somebody removed, while it has a
+    /// [second one](Self::keep_as).
     ///
     /// # Errors
     ///
     /// [`Error::AlreadyExists`] when another segment has the name by now,
     /// [`Error::NotFound`] when the second name is gone too.
-    pub fn restore(&self, second: &str) -> Result<()> {
-        let second = check_name(Self::WHAT, second, sys::MAX_NAME)?;
+    pub fn restore(&self) -> Result<()> {
         crash::point(crash::Step::FileSystem);
-        sys::Segment::link_again(&second, &self.name)
+        self.handle
+            .link(&self.name)
             .map_err(|e| Error::from_io("restore", Self::WHAT, &self.name, e))
     }
 

@@ -49,7 +49,10 @@ pub enum OnFull {
     /// they lost.
     #[default]
     Overwrite,
-    /// Waits for a reader to make room.
+    /// Waits for readers to make room: for those that read by
+    /// [`Reading::Registered`] and [`Reading::Shared`], or, without any, for the
+    /// shared read index, which Python readers move. Nobody waits for
+    /// [`Reading::Broadcast`].
     Block,
     /// Fails with [`WriteError::Full`](crate::WriteError::Full).
     Refuse,
@@ -67,7 +70,8 @@ pub enum Reading {
     /// As [`Broadcast`](Self::Broadcast), and writers that do not overwrite
     /// wait for it. Needs the native trailer.
     Registered,
-    /// Takes items for all that read so: each goes to one of them. The shared
+    /// Takes items for all that read so: each goes to one of them. Without the
+    /// native trailer there may be only one such reader. The shared
     /// read index is the original's, so that a Python process can be the
     /// writer, or, with the original's losses, another consumer.
     Shared,

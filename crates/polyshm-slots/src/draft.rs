@@ -19,7 +19,8 @@ const STATUSES: usize = 8;
 /// copying.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
-    /// As large as a slot; only listed, small fields are filled.
+    /// As large as a slot, once something was listed; only listed, small fields
+    /// are filled.
     image: Vec<u8>,
     listed: Vec<Listed>,
     masks: Vec<Masks>,
@@ -68,7 +69,7 @@ impl Stage {
     pub(crate) fn new(layout: &Layout) -> Self {
         let fields = layout.fields().len();
         let mut stage = Self {
-            image: vec![0; layout.fields_end()],
+            image: Vec::new(),
             listed: vec![Listed::No; fields],
             masks: Vec::new(),
             bits: 0,
@@ -118,7 +119,12 @@ impl Stage {
         self.bits
     }
 
+    #[inline]
     pub(crate) fn draft<'a>(&'a mut self, layout: &'a Layout) -> Draft<'a> {
+        if self.image.is_empty() {
+            // Only for handles that write.
+            self.image = vec![0; layout.fields_end()];
+        }
         Draft {
             stage: self,
             layout,

@@ -221,7 +221,9 @@ pub enum ReadError {
         name: Arc<str>,
     },
     /// A write was under way all the time.
-    #[error("a write to segment {name:?} did not end within the timeout: read again")]
+    #[error(
+        "a write to segment {name:?} did not end within the timeout: read again; if its writer is gone, the next write mends it"
+    )]
     Busy {
         /// The segment's name.
         name: Arc<str>,

@@ -40,13 +40,13 @@ const LOOKS: u32 = 64;
 /// |---|---|---|---|
 /// | Rust, any number | `Broadcast`, any number | any | delivered + [`lost`](Self::lost) = finalized |
 /// | Rust, any number | `Registered`, up to 32 | `Block`, `Refuse` | every item delivered |
-/// | Rust, any number | `Shared`, any number | any | delivered + [`overwritten`](Self::overwritten) + skipped = finalized, each item to one |
+/// | Rust, any number | `Shared`, up to 32 with those; one without the trailer | any | delivered + [`overwritten`](Self::overwritten) + skipped = finalized, each item to one |
 /// | Rust, one | one Python reader, not `latest` | `Block`, `Refuse` | every item delivered |
 /// | Rust | Python readers otherwise | | whole records; items may be lost or repeated, as with the original |
 /// | one Python writer | `Broadcast`, any number; no Python reader | | delivered + [`lost`](Self::lost) = finalized |
 /// | one Python writer | `Shared`, one; no Python reader | | delivered + [`lost`](Self::lost) = finalized |
 ///
-/// A handle belongs to one thread; [`clone`](Clone::clone) gives another. It
+/// A handle belongs to one thread; [`try_clone`](Self::try_clone) gives another. It
 /// belongs to one process too: after a fork, open the segment again.
 ///
 /// ```
@@ -404,8 +404,9 @@ impl<R: Record> SlotFifo<R> {
         self.place.lost
     }
 
-    /// How many records were overwritten before those that read by
-    /// [`Reading::Shared`] took them. `None` without the trailer.
+    /// How many records were overwritten before a handle that reads by
+    /// [`Reading::Shared`] took them; all that were overwritten, when there is
+    /// none. `None` without the trailer.
     pub fn overwritten(&self) -> Option<u64> {
         let native = self.segment.native.as_ref()?;
         Some(native.overwritten.load(Relaxed))
@@ -504,7 +505,10 @@ impl<R: Record> SlotFifo<R> {
                 let slot = ring.slot(item);
                 let number = segment.item_number(slot);
                 let next = item.wrapping_add(1);
-                segment.announce(self.stage.bits());
+                if let Some(native) = &segment.native {
+                    native.announce(self.stage.bits());
+                    native.begin_item(item);
+                }
                 segment
                     .slots
                     .write(slot, number, &segment.layout, &self.stage, &large, || {
@@ -604,7 +608,10 @@ impl<R: Record> SlotFifo<R> {
             }
             let next = victim.wrapping_add(1);
             if ring.advance(read, next, item) {
-                if let Some(native) = &segment.native {
+                // Otherwise nobody goes by this index.
+                if let Some(native) = &segment.native
+                    && self.options.on_full == OnFull::Overwrite
+                {
                     let lost = next.wrapping_sub(read);
                     native.overwritten.fetch_add(lost, Relaxed);
                 }
@@ -620,7 +627,7 @@ impl<R: Record> SlotFifo<R> {
         if segment.cursors().iter().all(|cursor| !cursor.is_dead()) {
             return false;
         }
-        let Ok(_lock) = segment.lock(self.id, self.options.lock_timeout) else {
+        let Ok(_lock) = segment.lock(self.id, Duration::ZERO) else {
             return false;
         };
         for cursor in segment.cursors().iter().filter(|cursor| cursor.is_dead()) {
@@ -637,9 +644,13 @@ impl<R: Record> SlotFifo<R> {
     ///
     /// As [`finalize`](Self::finalize), never [`WriteError::Full`].
     pub fn republish(&self) -> Result<(), WriteError> {
+        self.republish_within(self.options.lock_timeout)
+    }
+
+    fn republish_within(&self, patience: Duration) -> Result<(), WriteError> {
         let segment = &*self.segment;
         let _lock = segment
-            .lock(self.id, self.options.lock_timeout)
+            .lock(self.id, patience)
             .map_err(|busy| busy.into_write_error(&segment.name))?;
         segment
             .ring()
@@ -819,7 +830,7 @@ fn check_slots(name: &str, slots: u64) -> Result<(), OpenError> {
 impl<R: Record> Drop for SlotFifo<R> {
     fn drop(&mut self) {
         if let Some(cursor) = self.place.cursor.take() {
-            self.segment.cursors()[cursor].free();
+            self.segment.cursors()[cursor].give_back(self.segment.mark);
             if let Some(native) = &self.segment.native {
                 native.room.ring_fenced();
             }
@@ -934,6 +945,13 @@ impl Cursor {
         self.mark.store(0, Relaxed);
         // Release: after the mark, which the next reader stores.
         self.kind.store(0, Release);
+    }
+
+    /// Frees the line, unless it was taken for a dead reader's.
+    fn give_back(&self, mark: u32) {
+        if self.mark.load(Relaxed) == mark {
+            self.free();
+        }
     }
 
     fn move_to(&self, position: u64) {
@@ -1091,6 +1109,15 @@ impl<R: Record> Taking<'_, R> {
         }
         match look {
             Look::Whole(number) if number == ring.number(position) => Copied::Yes,
+            // The slot's numbers are ahead since another implementation lost
+            // count: it is this item all the same.
+            Look::Whole(_)
+                if segment.native.as_ref().is_some_and(|native| {
+                    !native.has_begun(position.wrapping_add(ring.slots()))
+                }) && segment.waker() == Waker::Native =>
+            {
+                Copied::Yes
+            }
             // Only the item a lap ahead is written over this one.
             _ if segment.committed().wrapping_sub(position) >= ring.slots() => Copied::Overwritten,
             // Another implementation has lost count of the slot's writes.
@@ -1104,7 +1131,7 @@ impl<R: Record> Taking<'_, R> {
         if self.busy {
             return ReadError::Busy { name };
         }
-        if self.segment.is_lost() {
+        if !self.patience.is_none() && self.segment.is_lost() {
             return ReadError::Unlinked { name };
         }
         ReadError::Timeout { name }
@@ -1198,8 +1225,8 @@ impl<R: Record> WaitSource for Room<'_, R> {
         let waker = if registered && !fifo.options.foreign_consumer {
             Waker::Native
         } else {
-            // What fails here fails at the next write.
-            let _ = fifo.republish();
+            // Whoever writes meanwhile does it as well.
+            let _ = fifo.republish_within(Duration::ZERO);
             Waker::Foreign
         };
         let item = self.item;

@@ -30,6 +30,7 @@ pub(crate) struct Native {
     handles: Word64,
     /// What the latest write lists, for who finds its writer dead.
     listed: Word64,
+    writing: Word64,
     /// Rung when a record or an item was committed.
     pub(crate) news: Bell,
     /// FIFO: rung when a reader made room.
@@ -40,6 +41,10 @@ pub(crate) struct Native {
     pub(crate) changes: Option<Changes>,
     buffers: Vec<Buffer>,
 }
+
+/// So far ahead no number is of the same run of writes: a Python writer that
+/// goes on from a tag makes a leap.
+pub(crate) const FAR: u64 = 1 << 61;
 
 /// A second place of the record, which readers find whole while the first one
 /// is written.
@@ -86,6 +91,7 @@ impl Native {
             overwritten: region.word64(writer + offset_of!(WriterLine, overwritten))?,
             handles: region.word64(writer + offset_of!(WriterLine, handles))?,
             listed: region.word64(writer + offset_of!(WriterLine, listed))?,
+            writing: region.word64(writer + offset_of!(WriterLine, writing))?,
             news: Bell {
                 word: region.word32(reader + offset_of!(ReaderLine, wake))?,
                 sleepers: region.word32(reader + offset_of!(ReaderLine, sleepers))?,
@@ -120,6 +126,20 @@ impl Native {
     pub(crate) fn announce(&self, listed: u64) {
         // Relaxed: the tags that follow are stored with release.
         self.listed.store(listed, Relaxed);
+    }
+
+    /// Tells which item's slot the next write touches, before it begins.
+    #[inline]
+    pub(crate) fn begin_item(&self, item: u64) {
+        // Relaxed: the tags that follow are stored with release.
+        self.writing.store(item.wrapping_add(1), Relaxed);
+    }
+
+    /// Whether a writer of ours has touched the slot of this item, or of a
+    /// later one. Asked after a record was copied: whoever copied any byte of
+    /// the item sees it.
+    pub(crate) fn has_begun(&self, item: u64) -> bool {
+        is_before(item, self.writing.load(Relaxed))
     }
 
     /// What the writer listed that died.
@@ -191,7 +211,7 @@ impl Native {
         for buffer in &self.buffers {
             if let Some(number) = buffer.slot.number(0)
                 && number != 0
-                && number.wrapping_sub(least).cast_signed() >= 0
+                && number.wrapping_sub(least) < FAR
             {
                 found.push((number.wrapping_sub(least), buffer));
             }
@@ -199,7 +219,7 @@ impl Native {
         found.sort_by_key(|(ahead, _)| std::cmp::Reverse(*ahead));
         for (_, buffer) in found {
             if let Look::Whole(number) = read(&buffer.slot, &buffer.changes)
-                && number.wrapping_sub(least).cast_signed() >= 0
+                && number.wrapping_sub(least) < FAR
             {
                 return Some(number);
             }
@@ -245,6 +265,7 @@ impl WriterLock {
         let deadline = Deadline::after(patience);
         let mut pace = polyshm_platform::Pace::new(LOOK);
         let mut nap = Duration::from_micros(5);
+        let mut looked = false;
         loop {
             // Relaxed: a hint; raised again while it is waited.
             self.waiting.store(1, Relaxed);
@@ -264,7 +285,8 @@ impl WriterLock {
             }
             let holder = self.holder.load(Relaxed);
             let expired = deadline.expired();
-            if holder != 0 && (expired || pace.is_due()) {
+            if holder != 0 && (expired || !looked || pace.is_due()) {
+                looked = true;
                 if !is_alive(holder) {
                     // Acquire: what the dead one stored, it stored before.
                     let stolen = self.holder.compare_exchange(holder, id, Acquire, Relaxed);
@@ -531,10 +553,7 @@ impl Baseline {
                 .map(|field| full.wrapping_add(changes.fields.load(field, Relaxed)));
             self.pending.extend(counts);
             let foreign = changes.foreign.load(Relaxed);
-            if changes.counted.load(Relaxed) == number
-                && ahead.cast_signed() > 0
-                && !is_before(seen, foreign)
-            {
+            if changes.counted.load(Relaxed) == number && ahead < FAR && !is_before(seen, foreign) {
                 self.exact = true;
                 for (mark, (known, now)) in
                     marks.iter_mut().zip(self.known.iter().zip(&self.pending))
@@ -553,7 +572,7 @@ impl Baseline {
     fn guess(&mut self, ahead: u64, marks: &mut [FieldMark]) {
         self.exact = ahead == 1 && marks.iter().any(|mark| mark.status.is_modified());
         // A number that went back is a segment begun anew.
-        let most = if ahead.cast_signed() < 0 { 1 } else { ahead };
+        let most = if ahead >= FAR { 1 } else { ahead };
         for mark in marks {
             mark.changes = if self.exact {
                 u64::from(mark.status.is_modified())

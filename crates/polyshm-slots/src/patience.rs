@@ -24,6 +24,11 @@ impl Patience {
         }
     }
 
+    /// Whether nothing is to be waited for.
+    pub(crate) const fn is_none(&self) -> bool {
+        self.timeout.is_zero()
+    }
+
     /// A record was copied in vain.
     #[inline]
     pub(crate) fn waste(&mut self, layout: &Layout) {

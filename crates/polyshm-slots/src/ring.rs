@@ -116,10 +116,13 @@ impl Ring {
     /// changes meanwhile is settled by who changed it.
     #[inline]
     pub(crate) fn settle(&self, write: u64) {
-        // Acquire: the index is loaded after it.
+        // Acquire: the indices are loaded after it.
         let mut count = self.count.load(Acquire);
         loop {
             let read = self.read.load(Acquire);
+            // The caller's may be old by now; the other may have been stored
+            // back.
+            let write = later(write, self.write.load(Acquire));
             let unread = write.wrapping_sub(read).cast_signed().max(0).unsigned_abs();
             // It is more when others than those that share the index hold the
             // writer back.
@@ -127,10 +130,12 @@ impl Ring {
             if count == unread {
                 return;
             }
-            match self.count.compare_exchange(count, unread, AcqRel, Acquire) {
-                Ok(_) => return,
-                Err(found) => count = found,
-            }
+            // And once more: another may have found the count right by what it
+            // was a moment ago.
+            count = match self.count.compare_exchange(count, unread, AcqRel, Acquire) {
+                Ok(_) => unread,
+                Err(found) => found,
+            };
         }
     }
 }

@@ -6,14 +6,19 @@ use crate::{
     ring::Ring,
     slots::{Slots, State},
 };
-use polyshm_platform::{Deadline, InvalidWord, Region, SegmentLock, SharedMemory, process};
+use polyshm_platform::{
+    Deadline, InvalidWord, Region, SegmentLock, SharedMemory, process, sync::fence,
+};
 use polyshm_wire::slots::{
     Footer, ImageError, Layout, META_SIZE, NativeLayout, Schema, read_schema,
 };
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, Release},
+        },
     },
     time::{Duration, Instant},
 };
@@ -270,6 +275,7 @@ impl Segment {
         options: &Options,
     ) -> Result<Self, OpenError> {
         let len = region.len() as u64;
+        let mut length = None;
         let mismatch = |source| OpenError::Mismatch {
             name: Arc::clone(name),
             source,
@@ -296,7 +302,7 @@ impl Segment {
             let rounded = expected.next_multiple_of(SharedMemory::page_size());
             layout.check_len(len).map_err(mismatch)?;
             if !options.any_length && len != expected && len != rounded {
-                return Err(OpenError::Length {
+                length = Some(OpenError::Length {
                     name: Arc::clone(name),
                     len,
                     expected,
@@ -319,7 +325,7 @@ impl Segment {
                 name: Arc::clone(name),
             });
         }
-        Ok(segment)
+        length.map_or(Ok(segment), Err)
     }
 
     /// Takes the segment for one writer of handle `id`.
@@ -442,10 +448,10 @@ impl Segment {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(refused("looked up")(error)),
             }
-            let Some(kept) = &self.kept else {
+            if self.kept.is_none() {
                 return Ok(NameState::Unlinked);
-            };
-            match object.restore(kept) {
+            }
+            match object.restore() {
                 Ok(()) => {
                     tracing::info!(name = %self.name, "a removed name was restored");
                     return Ok(NameState::Restored);
@@ -643,20 +649,21 @@ pub(crate) fn fill(
     let failed = |_| too_short(name, len, layout);
     let segment = Segment::of_region(name, region, layout.clone(), native, OnUnlink::Ignore)
         .map_err(failed)?;
-    if let Some(native) = native {
-        let text = layout.schema().to_string();
-        let footer = native.footer(layout, segment.mark).to_bytes();
-        let written = region.bytes(0, region.len()).and_then(|bytes| {
-            bytes.write(native.schema_text(), text.as_bytes())?;
-            bytes.write(native.footer_offset(), &footer)
-        });
-        written.map_err(|_| too_short(name, len, layout))?;
-    }
     segment.slots.clear();
-    if let Some(native) = &segment.native {
-        native.clear();
-    }
-    Ok(())
+    let (Some(native), Some(places)) = (&segment.native, native) else {
+        return Ok(());
+    };
+    native.clear();
+    let text = layout.schema().to_string();
+    let footer = places.footer(layout, segment.mark).to_bytes();
+    let written = region.bytes(0, region.len()).and_then(|bytes| {
+        bytes.write(places.schema_text(), text.as_bytes())?;
+        // Release: where the object has its name already, who finds the footer
+        // finds everything.
+        fence(Release);
+        bytes.write(places.footer_offset(), &footer)
+    });
+    written.map_err(|_| too_short(name, len, layout))
 }
 
 /// The footer of a native segment.
@@ -726,6 +733,15 @@ fn make_way(name: &Arc<str>, replace: Replace) -> Result<(), OpenError> {
     let object = match SharedMemory::open(name) {
         Ok(object) => object,
         Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(system(name, error)),
+    };
+    // Whoever finds the same one has to wait until it has gone.
+    let _lock = match object.lock(Deadline::after(CREATION)) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => {
+            let name = Arc::clone(name);
+            return Err(OpenError::Busy { name, pid: 0 });
+        }
         Err(error) => return Err(system(name, error)),
     };
     if replace == Replace::Abandoned {

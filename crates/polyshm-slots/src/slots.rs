@@ -31,6 +31,26 @@ const BEGIN_TAG: u64 = 1 << 63;
 /// Fields per status word.
 const STATUSES: usize = 8;
 
+/// The record before the one that is being written, as the two words tell it;
+/// `None` when they are of different moments.
+#[cold]
+fn committed(begin: u64, end: u64) -> Option<u64> {
+    let untagged = end ^ END_TAG;
+    let before = untagged.wrapping_sub(1);
+    if begin == untagged ^ BEGIN_TAG || begin == before {
+        // A writer of ours at the values, or about to be.
+        Some(before)
+    } else if begin == end ^ BEGIN_TAG {
+        // One that is about to take the second tag off.
+        Some(end.wrapping_sub(1))
+    } else if begin == end.wrapping_add(1) {
+        // A writer of another implementation.
+        Some(end)
+    } else {
+        None
+    }
+}
+
 /// Slots of one size, one after the other.
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -297,9 +317,8 @@ impl Slots {
         // is under way already.
         let begin = self.begin.load(slot, Acquire);
         if begin != number {
-            let untagged = number ^ END_TAG;
             return Look::UnderWay {
-                committed: (begin == untagged ^ BEGIN_TAG).then(|| untagged.wrapping_sub(1)),
+                committed: committed(begin, number),
             };
         }
         for (statuses, marks) in self.statuses.iter().zip(marks.chunks_mut(STATUSES)) {
@@ -331,14 +350,17 @@ impl Slots {
     /// status meanwhile keeps it; one that writes a whole record meanwhile may
     /// lose bits of it, as with the reference.
     pub(crate) fn reset_modified(&self, slot: usize, number: u64) -> bool {
-        const MODIFIED: u64 = u64::from_le_bytes([Status::MODIFIED; STATUSES]);
-        for statuses in &self.statuses {
+        for (word, statuses) in self.statuses.iter().enumerate() {
+            let mut flags = [0; STATUSES];
+            let fields = self.fields - word * STATUSES;
+            flags[..fields.min(STATUSES)].fill(Status::MODIFIED);
+            let flags = u64::from_le_bytes(flags);
             let mut now = statuses.load(slot, Relaxed);
             loop {
                 if self.number(slot) != Some(number) {
                     return false;
                 }
-                let cleared = now & !MODIFIED;
+                let cleared = now & !flags;
                 match statuses.compare_exchange(slot, now, cleared, Relaxed, Relaxed) {
                     Ok(_) => break,
                     Err(found) => now = found,

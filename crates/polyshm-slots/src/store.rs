@@ -4,7 +4,7 @@ use crate::{
     Dynamic, FieldMark, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
     Update, WriteError,
     draft::Stage,
-    native::Baseline,
+    native::{Baseline, FAR},
     patience::Patience,
     segment::{Segment, Waker},
     slots::{Look, State},
@@ -614,7 +614,7 @@ impl<'a, R: Record> Reading<'a, R> {
         baseline.accept();
         self.snapshot.number = number;
         self.snapshot.exact = baseline.is_exact();
-        self.snapshot.missed = if *seen == 0 || ahead.cast_signed() <= 0 {
+        self.snapshot.missed = if *seen == 0 || ahead == 0 || ahead >= FAR {
             0
         } else {
             ahead - 1
@@ -682,7 +682,7 @@ impl<'a, R: Record> Reading<'a, R> {
                 None => ReadError::Busy { name },
             };
         }
-        if self.segment.is_lost() {
+        if !self.patience.is_none() && self.segment.is_lost() {
             return ReadError::Unlinked { name };
         }
         ReadError::Timeout { name }

@@ -161,10 +161,13 @@ impl Heap {
         self.poke(offset::COUNT, count + u64::from(!full));
     }
 
-    /// A writer of ours begins a write to a slot and is not heard of again; it
-    /// has touched the values.
-    fn is_being_written(&self, slot: u64, number: u64) {
+    /// A writer of ours begins a write to a slot, of the fields that are bits of
+    /// `listed`, and is not heard of again.
+    fn is_being_written(&self, slot: u64, number: u64, listed: u64) {
         let start = self.layout.slot_offset(slot);
+        if self.native.is_some() {
+            self.poke(self.writer_line() + 32, listed);
+        }
         self.poke(start + self.layout.seq_end_offset(), number ^ 1 << 62);
         self.poke(start, number ^ 1 << 63);
     }
@@ -304,10 +307,13 @@ fn what_is_written_is_read_with_its_status() {
         assert_eq!(writer.write(Values::new()).unwrap(), 4);
         let record = reader.read_new(NOW).unwrap();
         assert_eq!((record.number(), record.missed()), (4, 0));
-        assert_eq!(
-            (statuses(&record), changes(&record)),
-            (vec![0, 0, 0, 1], vec![0; 4])
-        );
+        assert_eq!(statuses(&record), [0, 0, 0, 1]);
+        if heap.native.is_some() {
+            assert_eq!((changes(&record), record.is_exact()), (vec![0; 4], true));
+        } else {
+            // Flags that are all clear may have been reset.
+            assert_eq!((changes(&record), record.is_exact()), (vec![1; 4], false));
+        }
         // A handle may write what it read, and read what it wrote.
         assert_eq!(reader.write(Values::new().with("s", "")).unwrap(), 5);
         let record = writer.read_new(NOW).unwrap();
@@ -324,7 +330,7 @@ fn every_way_to_read_a_store_gives_the_same() {
     let mut records: Vec<_> = readers.iter().map(SlotStore::empty).collect();
     for number in 1..=3_u64 {
         writer
-            .write(Values::new().with("b", number as i64))
+            .write(Values::new().with("b", number as u32))
             .unwrap();
         for (way, (reader, record)) in readers.iter_mut().zip(&mut records).enumerate() {
             match way {
@@ -568,7 +574,7 @@ fn a_write_under_way_is_waited_for() {
         let heap = Heap::new(ABC, 1, options);
         let (mut writer, mut reader) = (heap.store(options), heap.store(options));
         writer.write(values([("b", 1)])).unwrap();
-        heap.is_being_written(0, 2);
+        heap.is_being_written(0, 2, 0);
         assert!(reader.try_read().is_none());
         assert!(reader.try_read_new().is_none());
         let start = Instant::now();
@@ -606,11 +612,11 @@ fn a_writer_leaves_a_record_for_who_asks() {
     write(&mut writer, 1);
     assert_eq!(reader.read(NOW).unwrap().number(), 1);
     write(&mut writer, 2);
-    heap.is_being_written(0, 3);
+    heap.is_being_written(0, 3, 0);
     assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
     heap.is_whole(0, 2);
     assert_eq!(write(&mut writer, 3), 3);
-    heap.is_being_written(0, 4);
+    heap.is_being_written(0, 4, 0);
     let record = reader.read(NOW).unwrap();
     assert_eq!((record.number(), record.missed()), (3, 1));
     assert_eq!(record.get("n").unwrap().as_i32(), Some(3));
@@ -637,80 +643,92 @@ fn a_writer_leaves_a_record_for_who_asks() {
 }
 
 #[test]
-fn a_record_that_its_writer_did_not_finish_comes_back_or_is_lost() {
-    let (mark, pid) = dead_process();
-    // A buffer has the record before.
-    let heap = Heap::new(ABC, 1, native());
-    let (mut writer, mut reader) = (heap.store(native()), heap.store(native()));
-    writer.write(values([("a", 1), ("b", 1)])).unwrap();
-    heap.is_being_written(0, 2);
-    assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
-    heap.is_whole(0, 1);
-    writer.write(values([("b", 2)])).unwrap();
-    let whole = heap.segment.image();
-    heap.is_being_written(0, 3);
-    heap.is_locked_by(mark);
-    heap.segment.poke(heap.layout.fields()[1].offset, &[9; 4]);
-    heap.segment.poke(offset::STATUS + 1, &[6]);
-    // Readers get it even so.
-    assert_eq!(
-        reader.read(NOW).unwrap().get("b").unwrap().as_i32(),
-        Some(2)
-    );
-    assert!(writer.repair().unwrap());
-    assert!(!writer.repair().unwrap());
-    let after = heap.segment.image();
-    assert_eq!(
-        after[..heap.layout.slot_size()],
-        whole[..heap.layout.slot_size()]
-    );
-    assert_eq!(reader.read(NOW).unwrap().number(), 2);
-    assert_eq!(writer.write(values([("b", 3)])).unwrap(), 3);
+fn a_record_that_its_writer_did_not_finish_comes_back() {
+    let (mark, _) = dead_process();
+    for repairs in [false, true] {
+        let heap = Heap::new(ABC, 1, native());
+        let (mut writer, mut reader) = (heap.store(native()), heap.store(native()));
+        writer.write(values([("a", 1), ("b", 1)])).unwrap();
+        heap.is_being_written(0, 2, 0);
+        assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
+        heap.is_whole(0, 1);
+        // This one is left in a buffer too.
+        writer.write(values([("b", 2)])).unwrap();
+        heap.is_being_written(0, 3, 0b10);
+        heap.is_locked_by(mark);
+        heap.segment.poke(heap.layout.fields()[1].offset, &[9; 4]);
+        // Readers get it even so.
+        let record = reader.read(NOW).unwrap();
+        assert_eq!(
+            (record.number(), record.get("b").unwrap().as_i32()),
+            (2, Some(2))
+        );
+        let mut expected = 3;
+        if repairs {
+            assert!(writer.repair().unwrap());
+            assert!(!writer.repair().unwrap());
+        } else {
+            expected = writer.write(values([("c", 1)])).unwrap();
+            assert_eq!(expected, 4, "a number is used once");
+        }
+        let record = reader.read(NOW).unwrap();
+        assert_eq!(record.number(), expected);
+        assert_eq!(record.get("b").unwrap().valid(), Some(Value::Int(2)));
+        assert_eq!(record.get("a").unwrap().valid(), Some(Value::Float(1.0)));
+        let c = u64::from(!repairs);
+        assert_eq!(changes(&record), [0, 0, c, 0]);
+        assert!(record.is_exact());
+        assert_eq!(writer.write(values([("b", 3)])).unwrap(), expected + 1);
+    }
+}
 
-    // None has: what was being written is lost.
+#[test]
+fn a_record_that_its_writer_did_not_finish_is_lost_in_part() {
+    let (mark, pid) = dead_process();
     for options in [plain(), native(), native().buffered(false)] {
         for repairs in [false, true] {
             let heap = Heap::new(ABC, 1, options);
             let (mut writer, mut reader) = (heap.store(options), heap.store(options));
-            writer
-                .write(values([("a", 1), ("b", 1), ("c", 1)]).with("s", "long one"))
-                .unwrap();
-            heap.is_being_written(0, 2);
+            let first = values([("a", 1), ("b", 1), ("c", 1)]).with("s", "long one");
+            writer.write(first).unwrap();
+            reader.read(NOW).unwrap();
+            heap.is_being_written(0, 2, 0b10);
             heap.segment.poke(heap.layout.fields()[1].offset, &[9; 4]);
-            heap.segment.poke(offset::STATUS + 1, &[6]);
+            heap.segment.poke(offset::STATUS + 1, &[4]);
             if heap.native.is_some() {
                 heap.is_locked_by(mark);
-                assert_error!(reader.read(MOMENT), ReadError::WriterDied { pid: found, .. } if found == pid);
+                assert_error!(
+                    reader.read(MOMENT),
+                    ReadError::WriterDied { pid: found, .. } if found == pid
+                );
                 assert_error!(reader.read_new(MOMENT), ReadError::WriterDied { .. });
             } else {
                 assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
             }
-            let next = if repairs {
+            if repairs {
                 assert!(writer.repair().unwrap());
                 assert!(!writer.repair().unwrap());
                 let record = reader.read(NOW).unwrap();
                 assert_eq!(record.number(), 2);
-                let b = record.get("b").unwrap();
-                assert!(b.is_unwritten() && !b.is_modified() && !b.is_valid());
-                3
-            } else {
-                // Its number was never seen.
-                writer.write(values([("c", 0)])).unwrap()
-            };
+                // What else it changed nobody knows.
+                assert_eq!(changes(&record), [1; 4]);
+                assert!(record.iter().all(|field| !field.is_modified()));
+            }
+            assert_eq!(writer.write(values([("c", 0)])).unwrap(), 3);
             let record = reader.read(NOW).unwrap();
-            assert_eq!(record.number(), if repairs { 2 } else { next });
             assert!(record.get("b").unwrap().is_unwritten());
-            assert_eq!(record.get("a").unwrap().as_f64(), Some(1.0));
-            let s = record.get("s").unwrap();
-            assert!(s.is_truncated() && s.text().as_deref() == Some("long"));
-            assert_eq!(
-                writer.write(values([("b", 5)])).unwrap(),
-                record.number() + 1
-            );
-            assert_eq!(
-                reader.read(NOW).unwrap().get("b").unwrap().as_i32(),
-                Some(5)
-            );
+            assert!(record.get("c").unwrap().is_valid());
+            let (a, s) = (record.get("a").unwrap(), record.get("s").unwrap());
+            if heap.native.is_some() {
+                assert_eq!(a.valid(), Some(Value::Float(1.0)));
+                assert!(s.is_truncated() && s.text().as_deref() == Some("long"));
+            } else {
+                // Nobody knows which it was writing.
+                assert!(a.is_unwritten() && s.is_unwritten());
+            }
+            assert_eq!(writer.write(values([("b", 5)])).unwrap(), 4);
+            let record = reader.read(NOW).unwrap();
+            assert_eq!(record.get("b").unwrap().valid(), Some(Value::Int(5)));
         }
     }
 }
@@ -1396,18 +1414,26 @@ struct Combination {
 }
 
 impl Combination {
-    /// Two writers push, and two readers read, in any order, until all is read.
+    /// How many consumers are told apart: without the trailer one.
+    fn readers(self) -> usize {
+        let alone = self.reading == Reading::Shared && !self.trailer;
+        if alone { 1 } else { 2 }
+    }
+
+    /// Two writers push, and the readers read, in any order.
     fn run(self, random: &mut Random) {
         let options = Options::new().trailer(self.trailer).full_timeout(Some(NOW));
         let heap = Heap::new(N, self.slots, options);
         let writer = options.on_full(self.on_full);
         let mut writers = [heap.fifo(writer), heap.fifo(writer)];
-        let mut readers = [(); 2].map(|()| Tally {
-            fifo: heap.fifo(options.reading(self.reading)),
-            got: Vec::new(),
-            overrun: 0,
-            skipped: 0,
-        });
+        let mut readers: Vec<_> = (0..self.readers())
+            .map(|_| Tally {
+                fifo: heap.fifo(options.reading(self.reading)),
+                got: Vec::new(),
+                overrun: 0,
+                skipped: 0,
+            })
+            .collect();
         let (mut finalized, mut refused) = (0_u32, 0);
         for _ in 0..3000 {
             if random.below(3) < 2 {
@@ -1423,18 +1449,23 @@ impl Combination {
                 }
             } else {
                 let latest = self.latest && random.below(2) == 0;
-                readers[random.below(2) as usize].take(latest);
+                let reader = random.below(readers.len() as u64);
+                readers[reader as usize].take(latest);
             }
         }
         for reader in &mut readers {
             while reader.take(false) {}
+            // What was lost was told with an item that came later, but for what
+            // others took at the end.
+            let others = reader.fifo.lost() - reader.overrun;
+            assert!(others == 0 || self.reading == Reading::Shared, "{self:?}");
         }
         let finalized = u64::from(finalized);
         assert_eq!(readers[0].fifo.finalized(), finalized, "{self:?}");
         assert_eq!(refused == 0, self.on_full == OnFull::Overwrite, "{self:?}");
         let overwritten = readers[0].fifo.overwritten();
         assert_eq!(overwritten.is_some(), self.trailer, "{self:?}");
-        if self.reading == Reading::Shared {
+        if readers.len() == 2 && self.reading == Reading::Shared {
             self.judge_consumers(&readers, finalized);
         } else {
             self.judge_readers(&readers, finalized);
@@ -1445,23 +1476,18 @@ impl Combination {
     fn judge_consumers(self, readers: &[Tally], finalized: u64) {
         let mut all: Vec<_> = readers.iter().flat_map(|reader| &reader.got).collect();
         all.sort_unstable();
-        assert!(
-            all.is_sorted_by(|one, next| one < next),
-            "{self:?}: taken twice"
-        );
+        let once = all.is_sorted_by(|one, next| one < next);
+        assert!(once, "{self:?}: taken twice");
         let got = all.len() as u64;
         assert!(got > self.slots, "{self:?}");
         let skipped: u64 = readers.iter().map(|reader| reader.skipped).sum();
-        if let Some(overwritten) = readers[0].fifo.overwritten() {
-            assert_eq!(got + overwritten + skipped, finalized, "{self:?}");
-            assert_eq!(
-                overwritten > 0,
-                self.on_full == OnFull::Overwrite,
-                "{self:?}"
-            );
-        } else if self.on_full != OnFull::Overwrite && !self.latest {
-            assert_eq!(got, finalized, "{self:?}");
-        }
+        let overwritten = readers[0].fifo.overwritten().expect("there is a trailer");
+        assert_eq!(got + overwritten + skipped, finalized, "{self:?}");
+        assert_eq!(
+            overwritten > 0,
+            self.on_full == OnFull::Overwrite,
+            "{self:?}"
+        );
     }
 
     /// Every item to each of them, but for what it knows to have missed.
@@ -1549,6 +1575,26 @@ fn the_latest_is_read_and_the_rest_passed_over() {
             };
             assert_eq!(heap.meta(), (11, taken, 11 - taken));
         }
+    }
+}
+
+/// What was lost behind the last item that came is told as well.
+#[test]
+fn what_is_lost_is_counted_without_an_item_after_it() {
+    for options in [plain(), native()] {
+        let heap = Heap::new(N, 2, options);
+        let (mut writer, mut reader) = (heap.fifo(options), heap.fifo(options));
+        for number in 0..5 {
+            push(&mut writer, number).unwrap();
+        }
+        assert_eq!(reader.lost(), 0, "it has not looked");
+        // Both that are there are being overwritten.
+        for slot in 0..2 {
+            heap.poke(heap.layout.slot_offset(slot), 99);
+        }
+        assert!(reader.try_read().is_none());
+        let lost = reader.lost();
+        assert!((3..5).contains(&lost), "{lost}");
     }
 }
 
@@ -1841,7 +1887,7 @@ fn a_slot_that_a_writer_died_in_is_mended_by_the_next() {
             writer.push(values([("n", number), ("x", number)])).unwrap();
         }
         // In item 2, having touched `n`.
-        heap.is_being_written(0, 2);
+        heap.is_being_written(0, 2, 0);
         if heap.native.is_some() {
             heap.is_locked_by(mark);
         }
@@ -2440,6 +2486,47 @@ fn a_removed_name_is_ignored_when_it_is_to_be() {
     store.read_new(NOW).unwrap();
     assert_error!(store.read_new(NOW), ReadError::Timeout { .. });
     name.assert_nothing_left();
+}
+
+#[test]
+fn what_the_creator_removes_itself_is_not_missed() {
+    let name = Name::new("unlinked");
+    let mut store = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
+    let mut other = SlotStore::open_dynamic(&name, &schema(ABC), native()).unwrap();
+    assert!(store.unlink().unwrap());
+    name.assert_nothing_left();
+    assert!(!kept(&name).exists());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        store.write(values([("b", 1)])).unwrap();
+        sleep(MOMENT);
+    }
+    store.read_new(NOW).unwrap();
+    assert_error!(store.read_new(NOW), ReadError::Timeout { .. });
+    assert_eq!(store.check_name().unwrap(), NameState::Unlinked);
+    // Others were not asked.
+    other.read_new(NOW).unwrap();
+    assert_error!(other.read_new(NOW), ReadError::Unlinked { .. });
+}
+
+#[test]
+fn a_name_is_removed_with_what_would_restore_it() {
+    let name = Name::new("remove");
+    assert!(!polyshm_slots::remove(&name).unwrap());
+    let store = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
+    // As a creator does that is killed.
+    std::mem::forget(store);
+    assert!(path(&name).exists() && kept(&name).exists());
+    assert!(polyshm_slots::remove(&name).unwrap());
+    assert!(!path(&name).exists() && !kept(&name).exists());
+    // The second name alone.
+    let store = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
+    fs::remove_file(path(&name)).unwrap();
+    std::mem::forget(store);
+    assert!(polyshm_slots::remove(&name).unwrap());
+    assert!(!kept(&name).exists());
+    assert!(!polyshm_slots::remove(&name).unwrap());
+    assert!(polyshm_slots::remove("a/b").is_err());
 }
 
 // Derived records.

@@ -1,11 +1,23 @@
 #![cfg_attr(
-    all(feature = "eshm", feature = "zerobuffer", feature = "zeroipc"),
+    all(
+        feature = "derive",
+        feature = "eshm",
+        feature = "slots",
+        feature = "zerobuffer",
+        feature = "zeroipc"
+    ),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "eshm", feature = "zerobuffer", feature = "zeroipc")),
+    not(all(
+        feature = "derive",
+        feature = "eshm",
+        feature = "slots",
+        feature = "zerobuffer",
+        feature = "zeroipc"
+    )),
     doc = "The facade of polyshm, built without all of its protocols: see the features \
-           `eshm`, `zerobuffer` and `zeroipc`."
+           `eshm`, `slots` (with `derive`), `zerobuffer` and `zeroipc`."
 )]
 #![forbid(unsafe_code)]
 
@@ -23,6 +35,18 @@ pub use polyshm_wire as wire;
 /// heartbeats and reconnection; its other speakers are C++ and Python.
 #[cfg(feature = "eshm")]
 pub use polyshm_eshm as eshm;
+
+/// Records of named, typed fields with a status each, the latest one or a FIFO
+/// of them; their other speaker is Python.
+#[cfg(feature = "slots")]
+pub mod slots {
+    /// A struct as a record: see
+    /// [`polyshm-slots-derive`](https://docs.rs/polyshm-slots-derive).
+    // Its code names this module, and it hides the one that the glob has.
+    #[cfg(feature = "derive")]
+    pub use polyshm_slots::FacadeRecord as Record;
+    pub use polyshm_slots::*;
+}
 
 /// A one-writer one-reader ring of frames, read in place; its other speakers
 /// are C++, C# and Python.
@@ -94,10 +118,42 @@ fn next(slave: &mut Endpoint) -> Result<Option<Vec<u8>>, eshm::ReadError> {
     }
 }
 ```
+
 "
 )]
-#[cfg(any(feature = "eshm", feature = "zerobuffer", feature = "zeroipc"))]
+#[cfg_attr(
+    all(feature = "slots", feature = "derive"),
+    doc = "Of the names of slots it has what a record and its handles need. The rest, such as
+[`Options`](slots::Options), [`Value`](slots::Value), [`Status`](slots::Status),
+[`Item`](slots::Item), and the errors, is what others are called too.
+
+```
+use polyshm::{prelude::*, slots};
+
+#[derive(Record)]
+struct Sensor {
+    temperature: f64,
+    #[record(\"str[32]\")]
+    status_msg: String,
+}
+
+fn warm(store: &mut SlotStore<Sensor>) -> Result<u64, slots::WriteError> {
+    store.write(Sensor::update().temperature(31.5))
+}
+```
+"
+)]
+#[cfg(any(
+    feature = "eshm",
+    feature = "slots",
+    feature = "zerobuffer",
+    feature = "zeroipc"
+))]
 pub mod prelude {
+    #[cfg(feature = "slots")]
+    pub use crate::slots::{
+        Dynamic, Field, OnFull, Reading, Record, Schema, SlotFifo, SlotStore, TypedRecord, Values,
+    };
     #[cfg(feature = "eshm")]
     pub use polyshm_eshm::{
         DisconnectBehavior, Endpoint, EndpointBuilder, FunctionRegistry, HeartbeatError, Item,
@@ -121,9 +177,11 @@ pub mod prelude {
 /// files are links, which a package holds as copies.
 #[cfg(all(
     doctest,
+    feature = "derive",
     feature = "eshm",
     feature = "ndarray",
     feature = "serde",
+    feature = "slots",
     feature = "testing",
     feature = "zerobuffer",
     feature = "zeroipc",
@@ -132,6 +190,9 @@ pub mod prelude {
 mod guides {
     #[doc = include_str!("../guides/eshm.txt")]
     mod eshm {}
+
+    #[doc = include_str!("../guides/slots.txt")]
+    mod slots {}
 
     #[doc = include_str!("../guides/zerobuffer.txt")]
     mod zerobuffer {}

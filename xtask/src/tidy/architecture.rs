@@ -34,7 +34,12 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("polyshm-zeroipc", BASE),
     ("polyshm-eshm", BASE),
     ("polyshm-eshm-c", &["polyshm-eshm"]),
-    ("polyshm-slots", BASE),
+    (
+        "polyshm-slots",
+        &["polyshm-platform", "polyshm-slots-derive", "polyshm-wire"],
+    ),
+    // Its tests expand for the crate that exports it.
+    ("polyshm-slots-derive", &["polyshm-slots"]),
     ("polyshm", BELOW_FACADE),
     (TEST_KIT, &["polyshm-platform"]),
 ];

@@ -47,10 +47,6 @@ impl Segment {
         match self.0 {}
     }
 
-    pub(crate) fn link_again(_from: &str, _to: &str) -> io::Result<()> {
-        unsupported()
-    }
-
     pub(crate) fn open(_path: &str, _access: Access) -> io::Result<Self> {
         unsupported()
     }

@@ -94,6 +94,8 @@ pub struct WriterDescription {
     pub listed: u64,
     /// another writer waits for the lock
     pub waiting: bool,
+    /// one after the item whose slot was touched last
+    pub writing: u64,
 }
 
 /// See [`ReaderLine`].
@@ -327,6 +329,7 @@ fn describe_trailer(
             handles: writer.handles.get(),
             listed: writer.listed.get(),
             waiting: writer.waiting.get() != 0,
+            writing: writer.writing.get(),
         },
         reader: ReaderDescription {
             wake: reader.wake.get(),

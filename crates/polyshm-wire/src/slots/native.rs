@@ -109,8 +109,11 @@ pub struct WriterLine {
     pub listed: U64,
     /// not 0: another writer waits for the lock
     pub waiting: U64,
+    /// FIFO: one after the item whose slot a native writer touched last; stored
+    /// before it does
+    pub writing: U64,
     /// 0
-    pub padding: [u8; 16],
+    pub padding: [u8; 8],
 }
 
 /// What native readers and writers wait on.
@@ -198,7 +201,8 @@ const _: () = {
     assert!(offset_of!(WriterLine, handles) == 24);
     assert!(offset_of!(WriterLine, listed) == 32);
     assert!(offset_of!(WriterLine, waiting) == 40);
-    assert!(offset_of!(WriterLine, padding) == 48);
+    assert!(offset_of!(WriterLine, writing) == 48);
+    assert!(offset_of!(WriterLine, padding) == 56);
 
     assert!(size_of::<ReaderLine>() as u64 == LINE);
     assert!(offset_of!(ReaderLine, wake) == 0);

@@ -88,6 +88,25 @@ impl Status {
     }
 }
 
+/// As a reader would say it: `valid`, `truncated, modified`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = [
+            (self.is_valid(), "valid"),
+            (self.is_truncated(), "truncated"),
+            (self.is_unwritten(), "unwritten"),
+            (self.is_modified(), "modified"),
+        ]
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, name)| name);
+        if let Some(first) = parts.next() {
+            f.write_str(first)?;
+        }
+        parts.try_for_each(|name| write!(f, ", {name}"))
+    }
+}
+
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Status(")?;

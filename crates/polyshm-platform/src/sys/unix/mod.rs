@@ -40,11 +40,11 @@ pub(crate) fn processors() -> usize {
     usize::try_from(count).unwrap_or(1).max(1)
 }
 
-/// POSIX gives shared names one leading slash.
 pub(crate) fn page_size() -> usize {
     rustix::param::page_size()
 }
 
+/// POSIX gives shared names one leading slash.
 pub(crate) fn system_name(bare: &str) -> String {
     format!("/{bare}")
 }
@@ -99,7 +99,8 @@ impl Segment {
         Ok(None)
     }
 
-    /// Gives an unnamed object its name, unless another has it.
+    /// Gives an object a name, unless another has it. One that had names and
+    /// lost them all gets none.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn link(&self, path: &str) -> io::Result<()> {
         use std::os::fd::AsRawFd;
@@ -116,19 +117,6 @@ impl Segment {
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn link(&self, _path: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// Gives the object that has one name a second one.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(crate) fn link_again(from: &str, to: &str) -> io::Result<()> {
-        let path = |name| format!("{}{name}", linux::SHM_DIRECTORY);
-        let flags = fs::AtFlags::empty();
-        Ok(fs::linkat(fs::CWD, path(from), fs::CWD, path(to), flags)?)
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(crate) fn link_again(_from: &str, _to: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
