@@ -62,7 +62,9 @@ enum Kind {
     EshmLatency,
     /// The load of an ESHM channel that nobody uses
     EshmIdle,
-    /// Writes and reads of a record of four floats
+    /// Writes and reads of a record of four floats, on one thread
+    SlotsCalls,
+    /// The same between two processes, the writer at full speed
     SlotsRecord,
     /// Writes and reads of a record with an image
     SlotsImage,
@@ -153,11 +155,12 @@ fn run(args: &Args) -> Result<()> {
         report.notes.extend(notes);
         report.sections.push(section);
     }
-    if wanted(Kind::SlotsRecord) {
+    if wanted(Kind::SlotsCalls) {
         let core = cores.filter(|_| pin).map(|cores| cores.own);
-        report
-            .sections
-            .push(slots::calls::section(blocks, args.smoke, core)?);
+        let section = slots::calls::section(blocks, args.smoke, core)?;
+        report.sections.push(section);
+    }
+    if wanted(Kind::SlotsRecord) {
         let (section, notes) = slots::record::section(blocks, args.smoke, cores, pin)?;
         report.notes.extend(notes);
         report.sections.extend(section);

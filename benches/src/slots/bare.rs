@@ -111,7 +111,10 @@ impl Slot {
         // Acquire: pairs with the writer's release store.
         let number = words.end.load(Ordering::Acquire);
         let statuses = words.statuses.load(Ordering::Relaxed);
-        let bits = words.values.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let bits = words
+            .values
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed));
         // Acquire: pairs with the writer's release fence.
         fence(Ordering::Acquire);
         (words.begin.load(Ordering::Relaxed) == number).then_some((number, statuses, bits))

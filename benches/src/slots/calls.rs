@@ -1,7 +1,7 @@
 //! What a write and a read cost on one thread, when nobody else is there.
 
 use super::{
-    Floats,
+    Floats, are_of,
     bare::{self, Locked, Slot},
     bits_of,
 };
@@ -46,12 +46,11 @@ const BOTH_BARE: &str = "write, read the new, bare";
 ///
 /// A contender fails, or gives wrong content.
 pub fn section(blocks: usize, smoke: bool, core: Option<usize>) -> Result<Section> {
-    let mut section = Section::new("slots calls, four floats, one thread", "ns per call or pair");
-    let [effort, plain] = if smoke {
-        [SMOKE, SMOKE]
-    } else {
-        [FULL, PLAIN]
-    };
+    let mut section = Section::new(
+        "slots calls, four floats, one thread",
+        "ns per call or pair",
+    );
+    let [effort, plain] = if smoke { [SMOKE, SMOKE] } else { [FULL, PLAIN] };
     for _ in 0..blocks {
         let prefix = names::prefix();
         let measured = measure(&mut section, effort, plain, core, &prefix);
@@ -152,7 +151,7 @@ fn read(store: &SlotStore<Floats>) -> Result<Contender> {
     store.write(Floats::of(bits_of(SAME)))?;
     let mut found = store.empty();
     Ok(Contender::new(READ, move |_| {
-        store.read_into(&mut found, Duration::ZERO).is_ok() && found.bits() == bits_of(SAME)
+        store.read_into(&mut found, Duration::ZERO).is_ok() && are_of(found.bits(), SAME)
     }))
 }
 
@@ -160,7 +159,7 @@ fn read_bare(slot: Slot) -> Contender {
     slot.write(bits_of(SAME));
     Contender::new(READ_BARE, move |_| {
         let found = slot.try_read();
-        found.is_some_and(|(_, _, bits)| bits == bits_of(SAME))
+        found.is_some_and(|(_, _, bits)| are_of(bits, SAME))
     })
 }
 
@@ -170,7 +169,7 @@ fn both(mut writer: SlotStore<Floats>) -> Result<Contender> {
     Ok(Contender::new(BOTH, move |number| {
         writer.write(Floats::of(bits_of(number))).is_ok()
             && reader.read_new_into(&mut found, Duration::ZERO).is_ok()
-            && found.bits() == bits_of(number)
+            && are_of(found.bits(), number)
     }))
 }
 
@@ -181,6 +180,6 @@ fn both_bare(slot: Slot) -> Contender {
         let now = slot.number();
         let new = now != std::mem::replace(&mut seen, now);
         let found = slot.try_read();
-        new && found.is_some_and(|(_, _, bits)| bits == bits_of(number))
+        new && found.is_some_and(|(_, _, bits)| are_of(bits, number))
     })
 }

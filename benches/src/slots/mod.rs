@@ -46,5 +46,13 @@ const fn bits_of(number: u64) -> Bits {
     [number, !number, number ^ 0x5A5A, number.rotate_left(32)]
 }
 
+/// Whether these are record `number`'s. Value by value: what was just loaded in
+/// such pieces is not at hand in larger ones.
+#[inline]
+const fn are_of(bits: Bits, number: u64) -> bool {
+    let due = bits_of(number);
+    (bits[0] == due[0]) & (bits[1] == due[1]) & (bits[2] == due[2]) & (bits[3] == due[3])
+}
+
 /// A wait for a record that ends so has failed.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -2,7 +2,7 @@
 //! it can get.
 
 use super::{
-    Floats, PATIENCE,
+    Floats, PATIENCE, are_of,
     bare::{self, Locked, Slot},
     bits_of,
 };
@@ -18,7 +18,11 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use polyshm_slots::SlotStore;
 use serde::{Deserialize, Serialize};
-use std::{fmt, process::Stdio, time::{Duration, Instant}};
+use std::{
+    fmt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 /// How often each contender has its turn in a block, which takes the median.
 const ROUNDS: usize = 3;
@@ -205,7 +209,7 @@ fn take(mut read: impl FnMut() -> Result<super::Bits>) -> Result<u64> {
     while last != Some(END) {
         let bits = read()?;
         let number = bits[0];
-        ensure!(bits == bits_of(number), "a torn record: {bits:x?}");
+        ensure!(are_of(bits, number), "a torn record: {bits:x?}");
         ensure!(last < Some(number), "record {number} after {last:?}");
         last = Some(number);
         found += 1;

@@ -324,6 +324,17 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
                         _ => &[],
                     }
                 }
+
+                #[inline]
+                fn fill(&self, into: &mut #krate::Filler<'_>) -> bool {
+                    let _ = &into;
+                    true #(
+                        && #krate::FieldInput::fill(
+                            &#krate::FieldValue::input(&self.#ident),
+                            into,
+                        )
+                    )*
+                }
             }
         };
     }

@@ -1,6 +1,6 @@
 //! A write before it happens, and a slot while it is read.
 
-use crate::{FieldMark, ValueError};
+use crate::{FieldMark, Update, ValueError};
 use polyshm_platform::Bytes;
 use polyshm_wire::slots::{
     FieldPlace, FieldType, Layout, Schema, Status, Value, encode_value, text_prefix,
@@ -11,7 +11,7 @@ use polyshm_wire::slots::{
 pub(crate) const LARGE: usize = 1024;
 
 /// Bytes of a status word.
-const STATUSES: usize = 8;
+pub(crate) const STATUSES: usize = 8;
 
 /// The private form of a write: converted bytes, and which fields are listed.
 ///
@@ -24,6 +24,10 @@ pub(crate) struct Stage {
     image: Vec<u8>,
     listed: Vec<Listed>,
     masks: Vec<Masks>,
+    /// What a write of all fields does.
+    all: Vec<Masks>,
+    /// The image was filled at once: all fields are listed.
+    full: bool,
     /// Field `i` is bit `i % 64`.
     bits: u64,
     /// How many fields are listed, and whether all of them fill their place
@@ -49,6 +53,14 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
+    #[inline]
+    fn list(&mut self, field: usize, truncated: bool) {
+        let shift = 8 * (field % STATUSES) as u32;
+        let status = Status::from_bits(0).written(truncated).bits();
+        self.keep = (self.keep & !(0xFF << shift)) | (0xF8 << shift);
+        self.set = (self.set & !(0xFF << shift)) | (u64::from(status) << shift);
+    }
+
     /// The statuses when the write is done.
     #[inline]
     pub(crate) const fn after(self, now: u64) -> u64 {
@@ -72,6 +84,8 @@ impl Stage {
             image: Vec::new(),
             listed: vec![Listed::No; fields],
             masks: Vec::new(),
+            all: Vec::new(),
+            full: false,
             bits: 0,
             count: 0,
             whole: true,
@@ -79,18 +93,41 @@ impl Stage {
         stage.masks = (0..fields.div_ceil(STATUSES))
             .map(|word| pass_over(fields, word))
             .collect();
+        stage.all = stage.masks.clone();
+        for field in 0..fields {
+            stage.all[field / STATUSES].list(field, false);
+        }
         stage
+    }
+
+    /// Takes a record whose fields always fill their places.
+    #[inline]
+    pub(crate) fn fill<R, U: Update<R>>(&mut self, layout: &Layout, update: &U) -> bool {
+        if self.image.is_empty() {
+            self.make_image(layout);
+        }
+        let mut filler = Filler {
+            rest: &mut self.image[layout.first_field()..],
+        };
+        self.full = update.fill(&mut filler) && filler.rest.is_empty();
+        self.full
+    }
+
+    /// Only for handles that write.
+    #[cold]
+    fn make_image(&mut self, layout: &Layout) {
+        self.image = vec![0; layout.fields_end()];
     }
 
     #[inline]
     pub(crate) fn masks(&self) -> &[Masks] {
-        &self.masks
+        if self.full { &self.all } else { &self.masks }
     }
 
     /// Whether every field is listed.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.count == self.listed.len()
+        self.full || self.count == self.listed.len()
     }
 
     pub(crate) fn is_listed(&self, field: usize) -> bool {
@@ -100,6 +137,7 @@ impl Stage {
     /// Forgets all that was listed.
     #[inline]
     pub(crate) fn clear(&mut self) {
+        self.full = false;
         if self.count == 0 {
             return;
         }
@@ -116,14 +154,13 @@ impl Stage {
     /// The listed fields, modulo 64.
     #[inline]
     pub(crate) fn bits(&self) -> u64 {
-        self.bits
+        if self.full { u64::MAX } else { self.bits }
     }
 
     #[inline]
     pub(crate) fn draft<'a>(&'a mut self, layout: &'a Layout) -> Draft<'a> {
         if self.image.is_empty() {
-            // Only for handles that write.
-            self.image = vec![0; layout.fields_end()];
+            self.make_image(layout);
         }
         Draft {
             stage: self,
@@ -143,7 +180,7 @@ impl Stage {
         mut put: impl FnMut(usize, &[u8]),
     ) {
         let places = layout.fields();
-        if self.whole && self.count == self.listed.len() {
+        if self.full || (self.whole && self.count == self.listed.len()) {
             let first = layout.first_field();
             put(first, &self.image[first..]);
             return;
@@ -236,11 +273,7 @@ impl Draft<'_> {
         stage.bits |= 1 << (field % 64);
         stage.whole &=
             matches!(how, Listed::Small(used) if used == self.layout.fields()[field].size);
-        let masks = &mut stage.masks[field / STATUSES];
-        let shift = 8 * (field % STATUSES) as u32;
-        let status = Status::from_bits(0).written(truncated).bits();
-        masks.keep = (masks.keep & !(0xFF << shift)) | (0xF8 << shift);
-        masks.set = (masks.set & !(0xFF << shift)) | (u64::from(status) << shift);
+        stage.masks[field / STATUSES].list(field, truncated);
     }
 
     #[inline]
@@ -359,6 +392,28 @@ impl Draft<'_> {
     }
 }
 
+/// Takes the fields of a whole record, one behind the other, each as many bytes
+/// as its place has.
+#[derive(Debug)]
+pub struct Filler<'a> {
+    rest: &'a mut [u8],
+}
+
+impl Filler<'_> {
+    /// Puts the bytes of the next field; gives whether there was room.
+    #[inline]
+    pub fn put<const N: usize>(&mut self, bytes: [u8; N]) -> bool {
+        match std::mem::take(&mut self.rest).split_first_chunk_mut() {
+            Some((place, rest)) => {
+                *place = bytes;
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// A slot while it is read: every value may be torn until the whole was
 /// checked, which the caller of [`Record::load`](crate::Record::load) does.
 #[derive(Debug)]
@@ -368,7 +423,23 @@ pub struct Source<'a> {
     pub(crate) bytes: &'a Bytes,
     /// Where this one starts.
     pub(crate) at: usize,
-    pub(crate) marks: &'a [FieldMark],
+    pub(crate) statuses: &'a [u64],
+    pub(crate) tally: Tally<'a>,
+}
+
+/// How often the fields of a record changed since the one before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tally<'a> {
+    /// So often, every one.
+    Every(u64),
+    /// Once, if the MODIFIED flag says so.
+    Flags,
+    /// By their counts now and then, less so often.
+    Counts {
+        now: &'a [u64],
+        then: &'a [u64],
+        less: u64,
+    },
 }
 
 impl Source<'_> {
@@ -386,7 +457,16 @@ impl Source<'_> {
     /// The status of a field, and how often it changed.
     #[inline]
     pub fn mark(&self, field: usize) -> FieldMark {
-        self.marks[field]
+        let bits = self.statuses[field / STATUSES] >> (8 * (field % STATUSES));
+        let status = Status::from_bits(bits as u8);
+        let changes = match self.tally {
+            Tally::Every(changes) => changes,
+            Tally::Flags => u64::from(status.is_modified()),
+            Tally::Counts { now, then, less } => {
+                now[field].wrapping_sub(then[field]).wrapping_sub(less)
+            }
+        };
+        FieldMark { status, changes }
     }
 
     /// Copies bytes of a field, from byte `at` of it on.

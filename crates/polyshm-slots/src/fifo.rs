@@ -1,9 +1,9 @@
 //! Several slots: a FIFO of records (format, sections 5.5 and 7 D2 to D4).
 
 use crate::{
-    Dynamic, FieldMark, NameError, NameState, OnFull, OpenError, Options, ReadError, Reading,
-    Record, TypedRecord, Update, ValueError, WriteError,
-    draft::Stage,
+    Dynamic, NameError, NameState, OnFull, OpenError, Options, ReadError, Reading, Record,
+    TypedRecord, Update, ValueError, WriteError,
+    draft::{STATUSES, Stage, Tally},
     native::{Cursor, Native},
     patience::Patience,
     ring::{Ring, is_before, later},
@@ -96,7 +96,8 @@ pub struct SlotFifo<R: Record> {
 /// Where a handle reads.
 #[derive(Debug)]
 struct Place {
-    marks: Vec<FieldMark>,
+    /// Of the record that is being read.
+    statuses: Vec<u64>,
     reading: Reading,
     /// The next item.
     position: u64,
@@ -296,7 +297,7 @@ impl<R: Record> SlotFifo<R> {
             written: 0,
             stride: Stride::default(),
             place: Place {
-                marks: vec![FieldMark::default(); fields],
+                statuses: vec![0; fields.div_ceil(STATUSES)],
                 reading: options.reading,
                 position: 0,
                 overrun: 0,
@@ -473,8 +474,12 @@ impl<R: Record> SlotFifo<R> {
             source,
         };
         let before = self.dirty.then(|| self.stage.clone());
-        let mut draft = self.stage.draft(layout);
-        let pushed = match update.prepare(&mut draft) {
+        let prepared = if before.is_none() && self.stage.fill(layout, &update) {
+            Ok(())
+        } else {
+            update.prepare(&mut self.stage.draft(layout))
+        };
+        let pushed = match prepared {
             Ok(()) => {
                 let segment = Arc::clone(&self.segment);
                 self.commit(|field| update.large(segment.layout.schema(), field))
@@ -1096,12 +1101,8 @@ impl<R: Record> Taking<'_, R> {
         let look = segment.slots.read(
             ring.slot(position),
             &segment.layout,
-            &mut self.place.marks,
-            |_, marks| {
-                for mark in marks {
-                    mark.changes = u64::from(mark.status.is_modified());
-                }
-            },
+            &mut self.place.statuses,
+            |_, _| Tally::Flags,
             |source| R::load(fields, source),
         );
         if matches!(look, Look::Torn(_)) {

@@ -22,7 +22,7 @@ pub mod testing;
 mod values;
 
 pub use config::{OnFull, OnUnlink, Options, Reading, Replace};
-pub use draft::{Draft, Source};
+pub use draft::{Draft, Filler, Source};
 pub use dynamic::{Dynamic, DynamicFields, DynamicIter, FieldRef, Values};
 pub use error::{NameError, OpenError, ReadError, ValueError, WriteError};
 pub use field::{Field, FieldMark};

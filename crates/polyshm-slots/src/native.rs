@@ -2,8 +2,7 @@
 //! seen by this crate alone.
 
 use crate::{
-    FieldMark,
-    draft::Stage,
+    draft::{STATUSES, Stage, Tally},
     ring::is_before,
     slots::{Look, Slots},
 };
@@ -14,7 +13,7 @@ use polyshm_platform::{
         fence, fence_after_update, spin_loop,
     },
 };
-use polyshm_wire::slots::{CURSORS, Layout, NativeLayout};
+use polyshm_wire::slots::{CURSORS, Layout, NativeLayout, Status};
 use std::{mem::offset_of, time::Duration};
 
 use polyshm_wire::slots::{ChangesHead, CursorLine, ReaderLine, WriterLine};
@@ -449,11 +448,20 @@ pub(crate) struct Changes {
 /// What a reader knows of the counts.
 #[derive(Debug, Default)]
 pub(crate) struct Baseline {
-    /// Per field: the changes up to the last record that was read.
+    /// Per field: the count beside the record with the number `known_at`.
     known: Vec<u64>,
-    /// The counts beside the record that is being read.
+    known_at: u64,
+    /// Records read since, each of which listed every field: their counts were
+    /// not looked at.
+    since: u64,
+    /// The counts beside the record that is being read, when they were looked
+    /// at.
     pending: Vec<u64>,
+    /// The record that is being read lists every field, and is the next one.
+    every: bool,
     exact: bool,
+    /// The MODIFIED flags of all fields.
+    flags: Vec<u64>,
 }
 
 impl Changes {
@@ -521,72 +529,93 @@ impl Changes {
 
 impl Baseline {
     pub(crate) fn new(fields: usize) -> Self {
+        let flags = (0..fields).step_by(STATUSES).map(|first| {
+            let mut flags = [0; STATUSES];
+            flags[..(fields - first).min(STATUSES)].fill(Status::MODIFIED);
+            u64::from_le_bytes(flags)
+        });
         Self {
             known: vec![0; fields],
             pending: Vec::with_capacity(fields),
             exact: true,
+            flags: flags.collect(),
+            ..Self::default()
         }
     }
 
-    /// Tells for every field how many writes listed it from the record `seen`
-    /// to the record `number`, which is being read. The marks have its statuses.
+    /// Tells how many writes listed each field from the record `seen` to the
+    /// record `number`, which is being read and has these statuses.
     #[inline]
     pub(crate) fn compare(
         &mut self,
         seen: u64,
         number: u64,
-        marks: &mut [FieldMark],
+        statuses: &[u64],
         changes: Option<&Changes>,
-    ) {
+    ) -> Tally<'_> {
         self.pending.clear();
-        let ahead = number.wrapping_sub(seen);
-        if ahead == 0 {
-            self.exact = true;
-            for mark in marks {
-                mark.changes = 0;
+        self.every = false;
+        self.exact = true;
+        match number.wrapping_sub(seen) {
+            0 => Tally::Every(0),
+            1 if self.lists_every(statuses) => {
+                self.every = true;
+                Tally::Every(1)
             }
-            return;
+            ahead => self.compare_counts(ahead, number, statuses, changes),
         }
+    }
+
+    #[inline]
+    fn lists_every(&self, statuses: &[u64]) -> bool {
+        let mut words = statuses.iter().zip(&self.flags);
+        words.all(|(now, flags)| now & flags == *flags)
+    }
+
+    fn compare_counts(
+        &mut self,
+        ahead: u64,
+        number: u64,
+        statuses: &[u64],
+        changes: Option<&Changes>,
+    ) -> Tally<'_> {
         if let Some(changes) = changes {
             let full = changes.full.load(Relaxed);
-            let counts = (0..marks.len())
+            let counts = (0..self.known.len())
                 .map(|field| full.wrapping_add(changes.fields.load(field, Relaxed)));
             self.pending.extend(counts);
             let foreign = changes.foreign.load(Relaxed);
-            if changes.counted.load(Relaxed) == number && ahead < FAR && !is_before(seen, foreign) {
-                self.exact = true;
-                for (mark, (known, now)) in
-                    marks.iter_mut().zip(self.known.iter().zip(&self.pending))
-                {
-                    mark.changes = now.wrapping_sub(*known);
-                }
-                return;
+            if changes.counted.load(Relaxed) == number
+                && ahead < FAR
+                && !is_before(self.known_at, foreign)
+            {
+                return Tally::Counts {
+                    now: &self.pending,
+                    then: &self.known,
+                    less: self.since,
+                };
             }
         }
-        self.guess(ahead, marks);
-    }
-
-    /// Without counts: what the latest write listed is all that changed since
-    /// the one before. The flags that tell it may have been reset.
-    #[cold]
-    fn guess(&mut self, ahead: u64, marks: &mut [FieldMark]) {
-        self.exact = ahead == 1 && marks.iter().any(|mark| mark.status.is_modified());
-        // A number that went back is a segment begun anew.
-        let most = if ahead >= FAR { 1 } else { ahead };
-        for mark in marks {
-            mark.changes = if self.exact {
-                u64::from(mark.status.is_modified())
-            } else {
-                most
-            };
+        // Without counts: what the latest write listed is all that changed since
+        // the one before. The flags that tell it may have been reset.
+        let mut words = statuses.iter().zip(&self.flags);
+        if ahead == 1 && words.any(|(now, flags)| now & flags != 0) {
+            return Tally::Flags;
         }
+        self.exact = false;
+        // A number that leapt is of a segment begun anew.
+        Tally::Every(if ahead < FAR { ahead } else { 1 })
     }
 
     /// The record that was compared is whole, and counts as read.
     #[inline]
-    pub(crate) fn accept(&mut self) {
-        if !self.pending.is_empty() {
+    pub(crate) fn accept(&mut self, number: u64) {
+        if self.every {
+            self.since = self.since.wrapping_add(1);
+        } else if !self.pending.is_empty() {
             self.known.copy_from_slice(&self.pending);
+            self.known_at = number;
+            self.since = 0;
         }
     }
 

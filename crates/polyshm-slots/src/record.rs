@@ -1,7 +1,7 @@
 //! What a slot holds: the traits between record types and the code that moves
 //! their bytes.
 
-use crate::{Draft, Field, Source, ValueError};
+use crate::{Draft, Field, Filler, Source, ValueError};
 use polyshm_wire::slots::{FieldType, Schema};
 use std::fmt::Debug;
 
@@ -41,6 +41,15 @@ pub trait Update<R> {
 
     /// The bytes of a field that was [listed as large](Draft::put_bytes).
     fn large(&self, schema: &Schema, field: usize) -> &[u8];
+
+    /// Fills a whole record at once, when every field is listed and has as many
+    /// bytes as its place, whatever its value. Gives whether it did; otherwise
+    /// [`prepare`](Self::prepare) is called.
+    #[inline]
+    fn fill(&self, into: &mut Filler<'_>) -> bool {
+        let _ = into;
+        false
+    }
 }
 
 impl<R, U: Update<R> + ?Sized> Update<R> for &U {
@@ -50,6 +59,11 @@ impl<R, U: Update<R> + ?Sized> Update<R> for &U {
 
     fn large(&self, schema: &Schema, field: usize) -> &[u8] {
         (**self).large(schema, field)
+    }
+
+    #[inline]
+    fn fill(&self, into: &mut Filler<'_>) -> bool {
+        (**self).fill(into)
     }
 }
 
@@ -101,6 +115,14 @@ pub trait FieldInput<'a> {
     /// The bytes, when [`Draft::put_bytes`] listed them as large.
     fn large(&self) -> &'a [u8] {
         &[]
+    }
+
+    /// Puts the value behind the fields before it, when its bytes always fill
+    /// its place. Gives whether it did.
+    #[inline]
+    fn fill(&self, into: &mut Filler<'_>) -> bool {
+        let _ = into;
+        false
     }
 }
 

@@ -10,10 +10,7 @@
 //! (`WriterLine::listed`), and not by their statuses, which a Python reader may
 //! store back at any time.
 
-use crate::{
-    FieldMark,
-    draft::{Source, Stage},
-};
+use crate::draft::{STATUSES, Source, Stage, Tally};
 use polyshm_platform::{
     Bytes, InvalidWord, Region, Words64,
     sync::{
@@ -27,9 +24,6 @@ use polyshm_wire::slots::{Layout, Status};
 const END_TAG: u64 = 1 << 62;
 /// Set in `seq_begin` while a record is written.
 const BEGIN_TAG: u64 = 1 << 63;
-
-/// Fields per status word.
-const STATUSES: usize = 8;
 
 /// The record before the one that is being written, as the two words tell it;
 /// `None` when they are of different moments.
@@ -298,16 +292,16 @@ impl Slots {
         }
     }
 
-    /// Copies a record out: the statuses into `marks`, then what `beside` copies
-    /// that is published with it, then the values by `load`. All of it counts
-    /// only when the result is [`Look::Whole`].
+    /// Copies a record out: the statuses, then by `tally` what is published with
+    /// it, then the values by `load`. All of it counts only when the result is
+    /// [`Look::Whole`].
     #[inline]
-    pub(crate) fn read(
+    pub(crate) fn read<'t>(
         &self,
         slot: usize,
         layout: &Layout,
-        marks: &mut [FieldMark],
-        beside: impl FnOnce(u64, &mut [FieldMark]),
+        statuses: &mut [u64],
+        tally: impl FnOnce(u64, &[u64]) -> Tally<'t>,
         load: impl FnOnce(&Source<'_>),
     ) -> Look {
         // Acquire: pairs with the release in `finish`. Whoever sees this number
@@ -321,18 +315,16 @@ impl Slots {
                 committed: committed(begin, number),
             };
         }
-        for (statuses, marks) in self.statuses.iter().zip(marks.chunks_mut(STATUSES)) {
-            let bytes = statuses.load(slot, Relaxed).to_le_bytes();
-            for (mark, status) in marks.iter_mut().zip(bytes) {
-                mark.status = Status::from_bits(status);
-            }
+        for (copy, word) in statuses.iter_mut().zip(&self.statuses) {
+            *copy = word.load(slot, Relaxed);
         }
-        beside(number, marks);
+        let tally = tally(number, statuses);
         load(&Source {
             layout,
             bytes: &self.bytes,
             at: slot * self.slot_size,
-            marks,
+            statuses,
+            tally,
         });
         // Acquire: pairs with the release fence in `start`. If any byte copied
         // is a later record's, this load finds its tag, or a later number.

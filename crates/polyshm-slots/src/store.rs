@@ -1,9 +1,9 @@
 //! One slot: the latest value (format, section 5.3).
 
 use crate::{
-    Dynamic, FieldMark, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
-    Update, WriteError,
-    draft::Stage,
+    Dynamic, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord, Update,
+    WriteError,
+    draft::{STATUSES, Stage},
     native::{Baseline, FAR},
     patience::Patience,
     segment::{Segment, Waker},
@@ -17,8 +17,11 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 /// The slot of a store.
 const SLOT: usize = 0;
 
-/// Looks that find a write under way before the writer is asked for a copy.
-const PATIENCE: u32 = 2;
+/// Looks that find a write under way before the writer is asked for a copy: few
+/// where a write takes long.
+const fn patience(slot_size: usize) -> u32 {
+    if slot_size > 4096 { 2 } else { 64 }
+}
 
 /// A record in shared memory: the latest value of each field.
 ///
@@ -77,7 +80,8 @@ pub struct SlotStore<R: Record> {
 /// What a handle has seen.
 #[derive(Debug)]
 struct View {
-    marks: Vec<FieldMark>,
+    /// Of the record that is being read.
+    statuses: Vec<u64>,
     /// The number of the last record that was read; 0 before the first.
     seen: u64,
     baseline: Baseline,
@@ -255,7 +259,7 @@ impl<R: Record> SlotStore<R> {
             stage: Stage::new(&segment.layout),
             stride: Stride::default(),
             view: View {
-                marks: vec![FieldMark::default(); fields],
+                statuses: vec![0; fields.div_ceil(STATUSES)],
                 seen: 0,
                 baseline: Baseline::new(fields),
             },
@@ -297,13 +301,8 @@ impl<R: Record> SlotStore<R> {
     /// Nothing was written.
     #[inline]
     pub fn write(&mut self, update: impl Update<R>) -> Result<u64, WriteError> {
-        self.stage.clear();
-        let mut draft = self.stage.draft(&self.segment.layout);
-        if let Err(source) = update.prepare(&mut draft) {
-            return Err(WriteError::Value {
-                name: Arc::clone(&self.segment.name),
-                source,
-            });
+        if !self.stage.fill(&self.segment.layout, &update) {
+            self.prepare(&update)?;
         }
         if self.stride.is_due() {
             self.segment.check_name()?;
@@ -344,6 +343,17 @@ impl<R: Record> SlotStore<R> {
             native.news.ring();
         }
         Ok(number)
+    }
+
+    fn prepare(&mut self, update: &impl Update<R>) -> Result<(), WriteError> {
+        self.stage.clear();
+        let mut draft = self.stage.draft(&self.segment.layout);
+        update
+            .prepare(&mut draft)
+            .map_err(|source| WriteError::Value {
+                name: Arc::clone(&self.segment.name),
+                source,
+            })
     }
 
     /// Puts right what a writer left that died in the middle of a write, as the
@@ -579,7 +589,7 @@ impl<'a, R: Record> Reading<'a, R> {
             return false;
         }
         let View {
-            marks,
+            statuses,
             seen,
             baseline,
         } = &mut *self.view;
@@ -589,8 +599,8 @@ impl<'a, R: Record> Reading<'a, R> {
         let look = self.segment.slots.read(
             SLOT,
             &self.segment.layout,
-            marks,
-            |number, marks| baseline.compare(*seen, number, marks, changes),
+            statuses,
+            |number, statuses| baseline.compare(*seen, number, statuses, changes),
             |source| R::load(fields, source),
         );
         match look {
@@ -611,7 +621,7 @@ impl<'a, R: Record> Reading<'a, R> {
         if self.want == Want::New && ahead == 0 {
             return false;
         }
-        baseline.accept();
+        baseline.accept(number);
         self.snapshot.number = number;
         self.snapshot.exact = baseline.is_exact();
         self.snapshot.missed = if *seen == 0 || ahead == 0 || ahead >= FAR {
@@ -640,7 +650,7 @@ impl<'a, R: Record> Reading<'a, R> {
         else {
             return false;
         };
-        if self.tries < PATIENCE {
+        if self.tries < patience(self.segment.layout.slot_size()) {
             return false;
         }
         let least = match self.want {
@@ -648,7 +658,7 @@ impl<'a, R: Record> Reading<'a, R> {
             Want::New => crate::ring::later(least, self.view.seen.wrapping_add(1)),
         };
         let View {
-            marks,
+            statuses,
             seen,
             baseline,
         } = &mut *self.view;
@@ -657,8 +667,8 @@ impl<'a, R: Record> Reading<'a, R> {
             slot.read(
                 SLOT,
                 &self.segment.layout,
-                marks,
-                |number, marks| baseline.compare(*seen, number, marks, Some(changes)),
+                statuses,
+                |number, statuses| baseline.compare(*seen, number, statuses, Some(changes)),
                 |source| R::load(fields, source),
             )
         });

@@ -1,6 +1,6 @@
 //! The Rust types that stand for fields.
 
-use crate::{Draft, FieldInput, FieldValue, FixedField, Source, ValueError};
+use crate::{Draft, FieldInput, FieldValue, Filler, FixedField, Source, ValueError};
 use polyshm_wire::slots::{
     Dtype, Element, FieldType, MAX_DIMENSIONS, MAX_SEGMENT, push_text_lossy,
 };
@@ -123,6 +123,12 @@ macro_rules! scalars {
                 let $value = *self;
                 draft.put_scalar(field, $bytes);
                 Ok(())
+            }
+
+            #[inline]
+            fn fill(&self, into: &mut Filler<'_>) -> bool {
+                let $value = *self;
+                into.put($bytes)
             }
         }
     )*};
@@ -478,11 +484,11 @@ mod arrays {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        Field, FieldMark,
-        draft::{Source, Stage},
+        Field,
+        draft::{Source, Stage, Tally},
     };
     use polyshm_platform::{Bytes, Region};
-    use polyshm_wire::slots::{Layout, Schema, Status};
+    use polyshm_wire::slots::{Layout, Schema};
 
     /// A slot that nobody else uses: what a write and a read do, without the
     /// sequence words.
@@ -490,7 +496,7 @@ pub(crate) mod tests {
         layout: Layout,
         stage: Stage,
         bytes: Bytes,
-        marks: Vec<FieldMark>,
+        statuses: Vec<u64>,
     }
 
     impl Slot {
@@ -498,14 +504,10 @@ pub(crate) mod tests {
             let schema: Schema = schema.parse().unwrap();
             let layout = Layout::new(&schema, 1).unwrap();
             let region = Region::heap(layout.slot_size());
-            let mark = FieldMark {
-                status: Status::FRESH,
-                changes: 0,
-            };
             Self {
                 stage: Stage::new(&layout),
                 bytes: region.bytes(0, layout.slot_size()).unwrap(),
-                marks: vec![mark; schema.len()],
+                statuses: vec![u64::from_le_bytes([2; 8]); schema.len().div_ceil(8)],
                 layout,
             }
         }
@@ -524,15 +526,8 @@ pub(crate) mod tests {
                 |field| large(layout.schema(), field),
                 |at, run| bytes.write(at, run).unwrap(),
             );
-            for (marks, masks) in self.marks.chunks_mut(8).zip(self.stage.masks()) {
-                let mut word = [0; 8];
-                for (byte, mark) in word.iter_mut().zip(marks.iter()) {
-                    *byte = mark.status.bits();
-                }
-                let word = masks.after(u64::from_le_bytes(word)).to_le_bytes();
-                for (byte, mark) in word.iter().zip(marks) {
-                    mark.status = Status::from_bits(*byte);
-                }
+            for (statuses, masks) in self.statuses.iter_mut().zip(self.stage.masks()) {
+                *statuses = masks.after(*statuses);
             }
             Ok(())
         }
@@ -542,7 +537,8 @@ pub(crate) mod tests {
                 layout: &self.layout,
                 bytes: &self.bytes,
                 at: 0,
-                marks: &self.marks,
+                statuses: &self.statuses,
+                tally: Tally::Every(0),
             }
         }
 

@@ -252,7 +252,8 @@ impl Line {
                 write!(self.0, "  {name} {value:?} ({}x)", field.changes())
             }
             Some(_) => Ok(()),
-            None => write!(self.0, "  {name} ({:?})", field.status()),
+            None if field.is_unwritten() => write!(self.0, "  {name} not written yet"),
+            None => write!(self.0, "  {name} {:?} (cut)", field.value()),
         };
     }
 }
