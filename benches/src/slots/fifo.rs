@@ -49,7 +49,10 @@ pub fn section(blocks: usize, smoke: bool, core: Option<usize>) -> Result<Sectio
 }
 
 fn measure(section: &mut Section, effort: Effort, core: Option<usize>, prefix: &str) -> Result<()> {
-    let pair = |name, on_full, reading| pair(name, &format!("{prefix}{name}"), on_full, reading);
+    let pair = |shown: &'static str, on_full, reading| {
+        let name = format!("{prefix}{}", shown.replace(", ", "-").replace(' ', "-"));
+        pair(shown, &name, on_full, reading)
+    };
     let mut group = [
         pair(BROADCAST, OnFull::Overwrite, Reading::Broadcast)?,
         pair(REGISTERED, OnFull::Refuse, Reading::Registered)?,

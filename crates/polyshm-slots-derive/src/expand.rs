@@ -250,6 +250,7 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
     let count = fields.len();
     let index: Vec<_> = (0..count).map(Literal::usize_unsuffixed).collect();
     let ident: Vec<_> = fields.iter().map(|field| &field.ident).collect();
+    let ty: Vec<_> = fields.iter().map(|field| &field.ty).collect();
     let name = fields.iter().map(|field| &field.name);
     let types = fields.iter().map(|field| field_type(krate, field));
     let checks = fields.iter().filter_map(|field| check(krate, field));
@@ -325,14 +326,18 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
                     }
                 }
 
+                const WHOLE: bool = true #(
+                    && <<#ty as #krate::FieldValue>::Input<'static> as #krate::FieldInput<'static>>::WHOLE
+                )*;
+
                 #[inline]
-                fn fill(&self, into: &mut #krate::Filler<'_>) -> bool {
+                fn fill(&self, into: &mut #krate::Filler<'_>) {
                     let _ = &into;
-                    true #(
-                        && #krate::FieldInput::fill(
+                    #(
+                        #krate::FieldInput::fill(
                             &#krate::FieldValue::input(&self.#ident),
                             into,
-                        )
+                        );
                     )*
                 }
             }

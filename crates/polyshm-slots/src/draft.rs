@@ -1,6 +1,6 @@
 //! A write before it happens, and a slot while it is read.
 
-use crate::{FieldMark, Update, ValueError};
+use crate::{FieldMark, ValueError};
 use polyshm_platform::Bytes;
 use polyshm_wire::slots::{
     FieldPlace, FieldType, Layout, Schema, Status, Value, encode_value, text_prefix,
@@ -26,7 +26,7 @@ pub(crate) struct Stage {
     masks: Vec<Masks>,
     /// What a write of all fields does.
     all: Vec<Masks>,
-    /// The image was filled at once: all fields are listed.
+    /// All fields are listed, and not in the image.
     full: bool,
     /// Field `i` is bit `i % 64`.
     bits: u64,
@@ -100,17 +100,10 @@ impl Stage {
         stage
     }
 
-    /// Takes a record whose fields always fill their places.
+    /// Lists every field of a record that is [whole](crate::Update::WHOLE).
     #[inline]
-    pub(crate) fn fill<R, U: Update<R>>(&mut self, layout: &Layout, update: &U) -> bool {
-        if self.image.is_empty() {
-            self.make_image(layout);
-        }
-        let mut filler = Filler {
-            rest: &mut self.image[layout.first_field()..],
-        };
-        self.full = update.fill(&mut filler) && filler.rest.is_empty();
-        self.full
+    pub(crate) fn list_all(&mut self) {
+        self.full = true;
     }
 
     /// Only for handles that write.
@@ -180,7 +173,7 @@ impl Stage {
         mut put: impl FnMut(usize, &[u8]),
     ) {
         let places = layout.fields();
-        if self.full || (self.whole && self.count == self.listed.len()) {
+        if self.whole && self.count == self.listed.len() {
             let first = layout.first_field();
             put(first, &self.image[first..]);
             return;
@@ -396,20 +389,22 @@ impl Draft<'_> {
 /// as its place has.
 #[derive(Debug)]
 pub struct Filler<'a> {
-    rest: &'a mut [u8],
+    pub(crate) bytes: &'a Bytes,
+    pub(crate) at: usize,
+    /// Where the last field ends.
+    pub(crate) end: usize,
 }
 
 impl Filler<'_> {
-    /// Puts the bytes of the next field; gives whether there was room.
+    /// Puts the bytes of the next field. Those of fields that the record has
+    /// not are dropped.
     #[inline]
-    pub fn put<const N: usize>(&mut self, bytes: [u8; N]) -> bool {
-        match std::mem::take(&mut self.rest).split_first_chunk_mut() {
-            Some((place, rest)) => {
-                *place = bytes;
-                self.rest = rest;
-                true
-            }
-            None => false,
+    pub fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        let end = self.at + N;
+        if end <= self.end && self.bytes.write(self.at, &bytes).is_ok() {
+            self.at = end;
+        } else {
+            debug_assert!(false, "a field of another record");
         }
     }
 }

@@ -474,12 +474,7 @@ impl<R: Record> SlotFifo<R> {
             source,
         };
         let before = self.dirty.then(|| self.stage.clone());
-        let prepared = if before.is_none() && self.stage.fill(layout, &update) {
-            Ok(())
-        } else {
-            update.prepare(&mut self.stage.draft(layout))
-        };
-        let pushed = match prepared {
+        let pushed = match update.prepare(&mut self.stage.draft(layout)) {
             Ok(()) => {
                 let segment = Arc::clone(&self.segment);
                 self.commit(|field| update.large(segment.layout.schema(), field))

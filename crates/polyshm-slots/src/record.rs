@@ -42,17 +42,20 @@ pub trait Update<R> {
     /// The bytes of a field that was [listed as large](Draft::put_bytes).
     fn large(&self, schema: &Schema, field: usize) -> &[u8];
 
-    /// Fills a whole record at once, when every field is listed and has as many
-    /// bytes as its place, whatever its value. Gives whether it did; otherwise
-    /// [`prepare`](Self::prepare) is called.
+    /// Whether every field is always listed, and has as many bytes as its place
+    /// whatever its value: nothing can be refused or cut. Such a record is
+    /// written by [`fill`](Self::fill), and needs no
+    /// [`prepare`](Self::prepare).
+    const WHOLE: bool = false;
+
+    /// Puts the bytes of all fields, when [`WHOLE`](Self::WHOLE).
     #[inline]
-    fn fill(&self, into: &mut Filler<'_>) -> bool {
+    fn fill(&self, into: &mut Filler<'_>) {
         let _ = into;
-        false
     }
 }
 
-impl<R, U: Update<R> + ?Sized> Update<R> for &U {
+impl<R, U: Update<R>> Update<R> for &U {
     fn prepare(&self, draft: &mut Draft<'_>) -> Result<(), ValueError> {
         (**self).prepare(draft)
     }
@@ -61,9 +64,11 @@ impl<R, U: Update<R> + ?Sized> Update<R> for &U {
         (**self).large(schema, field)
     }
 
+    const WHOLE: bool = U::WHOLE;
+
     #[inline]
-    fn fill(&self, into: &mut Filler<'_>) -> bool {
-        (**self).fill(into)
+    fn fill(&self, into: &mut Filler<'_>) {
+        (**self).fill(into);
     }
 }
 
@@ -117,12 +122,13 @@ pub trait FieldInput<'a> {
         &[]
     }
 
-    /// Puts the value behind the fields before it, when its bytes always fill
-    /// its place. Gives whether it did.
+    /// Whether the value always fills the field's place.
+    const WHOLE: bool = false;
+
+    /// Puts the value behind the fields before it, when [`WHOLE`](Self::WHOLE).
     #[inline]
-    fn fill(&self, into: &mut Filler<'_>) -> bool {
+    fn fill(&self, into: &mut Filler<'_>) {
         let _ = into;
-        false
     }
 }
 

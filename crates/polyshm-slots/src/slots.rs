@@ -10,7 +10,7 @@
 //! (`WriterLine::listed`), and not by their statuses, which a Python reader may
 //! store back at any time.
 
-use crate::draft::{STATUSES, Source, Stage, Tally};
+use crate::draft::{Filler, STATUSES, Source, Stage, Tally};
 use polyshm_platform::{
     Bytes, InvalidWord, Region, Words64,
     sync::{
@@ -197,11 +197,45 @@ impl Slots {
         large: impl Fn(usize) -> &'l [u8],
         within: impl FnOnce(),
     ) {
-        let at = self.start(slot, number);
-        stage.runs(layout, large, |offset, bytes| {
-            let inside = self.bytes.write(at + offset, bytes);
-            debug_assert!(inside.is_ok(), "every field lies inside its slot");
+        self.replace(slot, number, stage, within, |at| {
+            stage.runs(layout, large, |offset, bytes| {
+                let inside = self.bytes.write(at + offset, bytes);
+                debug_assert!(inside.is_ok(), "every field lies inside its slot");
+            });
         });
+    }
+
+    /// As [`write`](Self::write), of all fields at once.
+    #[inline]
+    pub(crate) fn write_whole(
+        &self,
+        slot: usize,
+        number: u64,
+        layout: &Layout,
+        stage: &Stage,
+        fill: impl FnOnce(&mut Filler<'_>),
+        within: impl FnOnce(),
+    ) {
+        self.replace(slot, number, stage, within, |at| {
+            fill(&mut Filler {
+                bytes: &self.bytes,
+                at: at + layout.first_field(),
+                end: at + layout.fields_end(),
+            });
+        });
+    }
+
+    #[inline]
+    fn replace(
+        &self,
+        slot: usize,
+        number: u64,
+        stage: &Stage,
+        within: impl FnOnce(),
+        values: impl FnOnce(usize),
+    ) {
+        let at = self.start(slot, number);
+        values(at);
         for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
             let now = statuses.load(slot, Relaxed);
             statuses.store(slot, masks.after(now), Relaxed);

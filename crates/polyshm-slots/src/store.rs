@@ -1,8 +1,8 @@
 //! One slot: the latest value (format, section 5.3).
 
 use crate::{
-    Dynamic, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord, Update,
-    WriteError,
+    Dynamic, Filler, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
+    Update, WriteError,
     draft::{STATUSES, Stage},
     native::{Baseline, FAR},
     patience::Patience,
@@ -300,8 +300,10 @@ impl<R: Record> SlotStore<R> {
     /// [`WriteError::Value`], [`WriteError::Busy`], [`WriteError::Unlinked`].
     /// Nothing was written.
     #[inline]
-    pub fn write(&mut self, update: impl Update<R>) -> Result<u64, WriteError> {
-        if !self.stage.fill(&self.segment.layout, &update) {
+    pub fn write<U: Update<R>>(&mut self, update: U) -> Result<u64, WriteError> {
+        if U::WHOLE {
+            self.stage.list_all();
+        } else {
             self.prepare(&update)?;
         }
         if self.stride.is_due() {
@@ -321,18 +323,23 @@ impl<R: Record> SlotStore<R> {
             .as_ref()
             .and_then(|native| native.changes.as_ref());
         segment.announce(self.stage.bits());
-        segment.slots.write(
-            SLOT,
-            number,
-            &segment.layout,
-            &self.stage,
-            |field| update.large(segment.layout.schema(), field),
-            || {
-                if let Some(changes) = changes {
-                    changes.count(&self.stage, number);
-                }
-            },
-        );
+        let count = || {
+            if let Some(changes) = changes {
+                changes.count(&self.stage, number);
+            }
+        };
+        let layout = &segment.layout;
+        if U::WHOLE {
+            let fill = |into: &mut Filler<'_>| update.fill(into);
+            segment
+                .slots
+                .write_whole(SLOT, number, layout, &self.stage, fill, count);
+        } else {
+            let large = |field| update.large(layout.schema(), field);
+            segment
+                .slots
+                .write(SLOT, number, layout, &self.stage, large, count);
+        }
         if let Some(native) = &segment.native
             && native.is_asked()
         {

@@ -125,10 +125,12 @@ macro_rules! scalars {
                 Ok(())
             }
 
+            const WHOLE: bool = true;
+
             #[inline]
-            fn fill(&self, into: &mut Filler<'_>) -> bool {
+            fn fill(&self, into: &mut Filler<'_>) {
                 let $value = *self;
-                into.put($bytes)
+                into.put($bytes);
             }
         }
     )*};

@@ -613,11 +613,11 @@ fn a_writer_leaves_a_record_for_who_asks() {
     assert_eq!(reader.read(NOW).unwrap().number(), 1);
     write(&mut writer, 2);
     heap.is_being_written(0, 3, 0);
-    assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
+    assert_error!(reader.read(WHILE), ReadError::Busy { .. });
     heap.is_whole(0, 2);
     assert_eq!(write(&mut writer, 3), 3);
     heap.is_being_written(0, 4, 0);
-    let record = reader.read(NOW).unwrap();
+    let record = reader.read(PATIENCE).unwrap();
     assert_eq!((record.number(), record.missed()), (3, 1));
     assert_eq!(record.get("n").unwrap().as_i32(), Some(3));
     assert_eq!(
@@ -629,6 +629,14 @@ fn a_writer_leaves_a_record_for_who_asks() {
     assert_error!(reader.read_new(MOMENT), ReadError::Busy { .. });
     heap.is_whole(0, 3);
     assert_error!(reader.read_new(MOMENT), ReadError::Timeout { .. });
+
+    // It is left once.
+    let places = heap.native.as_ref().unwrap();
+    let left = || [0, 1].map(|buffer| heap.word(places.buffer(buffer).unwrap()));
+    let before = left();
+    assert!(before.contains(&3), "{before:?}");
+    write(&mut writer, 4);
+    assert_eq!(left(), before);
 
     // Nobody asked: nothing is left.
     let heap = Heap::new(LARGE, 1, native());
@@ -650,7 +658,7 @@ fn a_record_that_its_writer_did_not_finish_comes_back() {
         let (mut writer, mut reader) = (heap.store(native()), heap.store(native()));
         writer.write(values([("a", 1), ("b", 1)])).unwrap();
         heap.is_being_written(0, 2, 0);
-        assert_error!(reader.read(MOMENT), ReadError::Busy { .. });
+        assert_error!(reader.read(WHILE), ReadError::Busy { .. });
         heap.is_whole(0, 1);
         // This one is left in a buffer too.
         writer.write(values([("b", 2)])).unwrap();
@@ -658,7 +666,7 @@ fn a_record_that_its_writer_did_not_finish_comes_back() {
         heap.is_locked_by(mark);
         heap.segment.poke(heap.layout.fields()[1].offset, &[9; 4]);
         // Readers get it even so.
-        let record = reader.read(NOW).unwrap();
+        let record = reader.read(PATIENCE).unwrap();
         assert_eq!(
             (record.number(), record.get("b").unwrap().as_i32()),
             (2, Some(2))
@@ -2438,7 +2446,9 @@ fn a_removed_name_is_reported_where_it_is_not_restored() {
         );
         // There is a record, so it is read; nothing new is to come.
         assert!(store.read(NOW).is_ok());
-        assert_error!(store.read_new(NOW), ReadError::Unlinked { .. });
+        assert_error!(store.read_new(MOMENT), ReadError::Unlinked { .. });
+        // Who does not wait does not ask the system either.
+        assert_error!(store.read_new(NOW), ReadError::Timeout { .. });
         // Another one has the name.
         let other = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
         assert_eq!(store.check_name().unwrap(), NameState::Replaced);
@@ -2454,7 +2464,7 @@ fn a_removed_name_is_reported_where_it_is_not_restored() {
 
         let mut fifo = SlotFifo::create_dynamic(&name, &schema(ABC), 2, options).unwrap();
         fs::remove_file(path(&name)).unwrap();
-        assert_error!(fifo.read(NOW), ReadError::Unlinked { .. });
+        assert_error!(fifo.read(MOMENT), ReadError::Unlinked { .. });
         fifo.stage(values([("b", 1)])).unwrap();
         until(|| match fifo.finalize() {
             Ok(_) => {
@@ -2484,7 +2494,7 @@ fn a_removed_name_is_ignored_when_it_is_to_be() {
         sleep(MOMENT);
     }
     store.read_new(NOW).unwrap();
-    assert_error!(store.read_new(NOW), ReadError::Timeout { .. });
+    assert_error!(store.read_new(MOMENT), ReadError::Timeout { .. });
     name.assert_nothing_left();
 }
 
@@ -2502,11 +2512,11 @@ fn what_the_creator_removes_itself_is_not_missed() {
         sleep(MOMENT);
     }
     store.read_new(NOW).unwrap();
-    assert_error!(store.read_new(NOW), ReadError::Timeout { .. });
+    assert_error!(store.read_new(MOMENT), ReadError::Timeout { .. });
     assert_eq!(store.check_name().unwrap(), NameState::Unlinked);
     // Others were not asked.
     other.read_new(NOW).unwrap();
-    assert_error!(other.read_new(NOW), ReadError::Unlinked { .. });
+    assert_error!(other.read_new(MOMENT), ReadError::Unlinked { .. });
 }
 
 #[test]

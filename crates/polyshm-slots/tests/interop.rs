@@ -1083,6 +1083,8 @@ fn a_segment_of_python_is_opened_by_its_own_schema_only() {
             "{other}"
         );
     }
+    // Before its first item it looks like a store that is not finished.
+    python.ask(&["finalize_many", Floats::KIND, "10", "0", "1"]);
     let store = SlotStore::<Floats>::open(&name).expect_err("it is a FIFO");
     assert!(matches!(store, OpenError::Length { .. }), "{store}");
     SlotFifo::<Floats>::open(&name, 16).expect("that is it");

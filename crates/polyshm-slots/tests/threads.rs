@@ -108,7 +108,10 @@ fn one_writes_and_others_read_and_ask_for_copies() {
                     if last % 16 == 0 {
                         // The flags of a record that may be replaced meanwhile.
                         reader.reset_modified().expect("it gets its turn");
-                        let _ = reader.try_read();
+                        if let Some(seen) = reader.try_read() {
+                            assert_eq!(seen.number(), number(&seen));
+                            last = seen.number();
+                        }
                     }
                 }
             });
