@@ -1,7 +1,7 @@
 //! A write before it happens, and a slot while it is read.
 
 use crate::{FieldMark, ValueError};
-use polyshm_platform::Bytes;
+use polyshm_platform::Row;
 use polyshm_wire::slots::{
     FieldPlace, FieldType, Layout, Schema, Status, Value, encode_value, text_prefix,
 };
@@ -389,7 +389,7 @@ impl Draft<'_> {
 /// as its place has.
 #[derive(Debug)]
 pub struct Filler<'a> {
-    pub(crate) bytes: &'a Bytes,
+    pub(crate) slot: Row<'a>,
     pub(crate) at: usize,
     /// Where the last field ends.
     pub(crate) end: usize,
@@ -401,7 +401,8 @@ impl Filler<'_> {
     #[inline]
     pub fn put<const N: usize>(&mut self, bytes: [u8; N]) {
         let end = self.at + N;
-        if end <= self.end && self.bytes.write(self.at, &bytes).is_ok() {
+        if end <= self.end {
+            self.slot.write_at(self.at, &bytes);
             self.at = end;
         } else {
             debug_assert!(false, "a field of another record");
@@ -414,10 +415,7 @@ impl Filler<'_> {
 #[derive(Debug)]
 pub struct Source<'a> {
     pub(crate) layout: &'a Layout,
-    /// All slots.
-    pub(crate) bytes: &'a Bytes,
-    /// Where this one starts.
-    pub(crate) at: usize,
+    pub(crate) slot: Row<'a>,
     pub(crate) statuses: &'a [u64],
     pub(crate) tally: Tally<'a>,
 }
@@ -476,8 +474,7 @@ impl Source<'_> {
             at <= place.size && into.len() <= place.size - at,
             "bytes of another field"
         );
-        let inside = self.bytes.read(self.at + place.offset + at, into);
-        debug_assert!(inside.is_ok(), "every field lies inside its slot");
+        self.slot.read_at(place.offset + at, into);
     }
 
     /// A scalar's bytes.

@@ -926,8 +926,7 @@ impl Cursor {
     }
 
     fn is_dead(&self) -> bool {
-        let mark = self.mark.load(Relaxed);
-        mark != 0 && !process::is_alive_marked(mark)
+        self.kind() != 0 && !process::is_alive_marked(self.mark.load(Relaxed))
     }
 
     fn is_free(&self) -> bool {
@@ -942,8 +941,8 @@ impl Cursor {
     }
 
     fn free(&self) {
-        self.mark.store(0, Relaxed);
-        // Release: after the mark, which the next reader stores.
+        // Release: pairs with the acquire in `kind`; the next reader's stores
+        // come after. The mark stays: a death here leaves nothing half done.
         self.kind.store(0, Release);
     }
 
@@ -1125,7 +1124,11 @@ impl<R: Record> Taking<'_, R> {
     fn failure(&self) -> ReadError {
         let name = Arc::clone(&self.segment.name);
         if self.busy {
-            return ReadError::Busy { name };
+            let native = self.segment.native.as_ref();
+            return match native.and_then(|native| native.lock.dead_holder()) {
+                Some(pid) => ReadError::WriterDied { name, pid },
+                None => ReadError::Busy { name },
+            };
         }
         if !self.patience.is_none() && self.segment.is_lost() {
             return ReadError::Unlinked { name };

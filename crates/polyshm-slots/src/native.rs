@@ -248,11 +248,20 @@ impl WriterLock {
     ///
     /// The process that holds it, when the time passes first.
     #[inline]
-    pub(crate) fn lock(&self, id: u64, patience: Duration) -> Result<Taken, u32> {
+    fn lock(&self, id: u64, patience: Duration) -> Result<Taken, u32> {
         // Acquire: pairs with the release in `unlock`.
         match self.holder.compare_exchange(0, id, Acquire, Relaxed) {
             Ok(_) => Ok(Taken::Free),
             Err(_) => self.lock_slow(id, patience),
+        }
+    }
+
+    /// As [`lock`](Self::lock), until the guard is dropped.
+    #[inline]
+    pub(crate) fn guard(&self, id: u64, patience: Duration) -> Result<(Guard<'_>, Taken), u32> {
+        match self.lock(id, patience) {
+            Ok(taken) => Ok((Guard { lock: self, id }, taken)),
+            Err(holder) => Err(holder),
         }
     }
 
@@ -305,7 +314,7 @@ impl WriterLock {
 
     /// Gives the lock to whoever comes next.
     #[inline]
-    pub(crate) fn unlock(&self, id: u64) {
+    fn unlock(&self, id: u64) {
         // An exchange, not a store: it orders what was committed before the
         // look at who sleeps. Release: pairs with the acquire in `lock`.
         let _ = self.holder.compare_exchange(id, 0, Release, Relaxed);
@@ -338,6 +347,20 @@ impl WriterLock {
     pub(crate) fn dead_holder(&self) -> Option<u32> {
         let holder = self.holder.load(Relaxed);
         (holder != 0 && !is_alive(holder)).then(|| pid(holder))
+    }
+}
+
+/// The writers' lock, held until dropped.
+#[derive(Debug)]
+pub(crate) struct Guard<'a> {
+    lock: &'a WriterLock,
+    id: u64,
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.unlock(self.id);
     }
 }
 
@@ -479,7 +502,8 @@ impl Changes {
     pub(crate) fn count(&self, stage: &Stage, number: u64) {
         self.begin_count(number);
         if stage.is_full() {
-            self.count_all();
+            let full = self.full.load(Relaxed);
+            self.full.store(full.wrapping_add(1), Relaxed);
         } else {
             for field in (0..self.fields.len()).filter(|&field| stage.is_listed(field)) {
                 let word = self.fields.at(field);
@@ -489,10 +513,10 @@ impl Changes {
         self.counted.store(number, Relaxed);
     }
 
-    /// Counts a write that may have listed any field.
-    pub(crate) fn count_any(&self, number: u64) {
-        self.begin_count(number);
-        self.count_all();
+    /// Notes a write whose writer died: it may have changed any field, and its
+    /// counts may have been raised already.
+    pub(crate) fn disown(&self, number: u64) {
+        self.foreign.store(number, Relaxed);
         self.counted.store(number, Relaxed);
     }
 
@@ -503,12 +527,6 @@ impl Changes {
             // Another implementation's, and what it listed is not known.
             self.foreign.store(before, Relaxed);
         }
-    }
-
-    #[inline]
-    fn count_all(&self) {
-        let full = self.full.load(Relaxed);
-        self.full.store(full.wrapping_add(1), Relaxed);
     }
 
     /// Whether the record with this number is the last one that was counted.

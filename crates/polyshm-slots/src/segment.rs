@@ -2,7 +2,7 @@
 
 use crate::{
     NameError, OnUnlink, OpenError, Options, Replace, WriteError,
-    native::{Bell, Native, Taken},
+    native::{Bell, Guard, Native, Taken},
     ring::Ring,
     slots::{Slots, State},
 };
@@ -332,15 +332,12 @@ impl Segment {
     #[inline]
     pub(crate) fn lock(&self, id: u64, patience: Duration) -> Result<Locked<'_>, Busy> {
         if let Some(native) = &self.native {
-            return match native.lock.lock(id, patience) {
-                Ok(taken) => {
+            return match native.lock.guard(id, patience) {
+                Ok((guard, taken)) => {
                     if taken == Taken::FromTheDead && self.ring.is_some() {
                         self.complete_item(native);
                     }
-                    Ok(Locked {
-                        native: Some((native, id)),
-                        _file: None,
-                    })
+                    Ok(Locked::Word(guard))
                 }
                 Err(pid) => Err(Busy::By(pid)),
             };
@@ -352,13 +349,10 @@ impl Segment {
     #[inline(never)]
     fn lock_file(&self, patience: Duration) -> Result<Locked<'_>, Busy> {
         let Some(object) = &self.object else {
-            return Ok(Locked::default());
+            return Ok(Locked::Heap);
         };
         match object.lock(Deadline::after(patience)) {
-            Ok(Some(lock)) => Ok(Locked {
-                _file: Some(lock),
-                ..Locked::default()
-            }),
+            Ok(Some(lock)) => Ok(Locked::File(lock)),
             Ok(None) => Err(Busy::By(0)),
             Err(error) => Err(Busy::Refused(error)),
         }
@@ -383,7 +377,7 @@ impl Segment {
             if !native.is_some_and(|native| native.restore(&self.slots, number)) {
                 self.slots.disclaim(0, self.listed_by_the_dead());
                 if let Some(changes) = native.and_then(|native| native.changes.as_ref()) {
-                    changes.count_any(number);
+                    changes.disown(number);
                 }
                 self.slots.finish(0, number);
             }
@@ -395,14 +389,6 @@ impl Segment {
     pub(crate) fn listed_by_the_dead(&self) -> u64 {
         // Without a trailer nobody knows.
         self.native.as_ref().map_or(u64::MAX, Native::listed)
-    }
-
-    /// Tells which fields the next write lists, before it begins.
-    #[inline]
-    pub(crate) fn announce(&self, listed: u64) {
-        if let Some(native) = &self.native {
-            native.announce(listed);
-        }
     }
 
     /// Sleeps until there is news or until the deadline, unless `poll` gives
@@ -582,19 +568,12 @@ impl Busy {
 }
 
 /// The writers' lock, held until dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Locked<'a> {
-    native: Option<(&'a Native, u64)>,
-    _file: Option<SegmentLock<'a>>,
-}
-
-impl Drop for Locked<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some((native, id)) = self.native {
-            native.lock.unlock(id);
-        }
-    }
+#[derive(Debug)]
+pub(crate) enum Locked<'a> {
+    Word(#[expect(dead_code, reason = "held for its destructor")] Guard<'a>),
+    File(#[expect(dead_code, reason = "held for its destructor")] SegmentLock<'a>),
+    /// Without a trailer nobody excludes anybody there.
+    Heap,
 }
 
 fn layout(name: &Arc<str>, schema: &Schema, slots: u64) -> Result<Layout, OpenError> {

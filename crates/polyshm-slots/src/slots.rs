@@ -12,7 +12,7 @@
 
 use crate::draft::{Filler, STATUSES, Source, Stage, Tally};
 use polyshm_platform::{
-    Bytes, InvalidWord, Region, Words64,
+    InvalidWord, Region, Row, Rows, Words64,
     sync::{
         Ordering::{Acquire, Relaxed, Release},
         fence,
@@ -52,7 +52,7 @@ pub(crate) struct Slots {
     end: Words64,
     /// Word `k` has the statuses of the fields from `8 * k` on.
     statuses: Vec<Words64>,
-    bytes: Bytes,
+    rows: Rows,
     slot_size: usize,
     fields: usize,
 }
@@ -109,7 +109,7 @@ impl Slots {
             begin: words(0)?,
             end: words(layout.seq_end_offset())?,
             statuses: statuses?,
-            bytes: region.bytes(offset, slot_size.saturating_mul(count))?,
+            rows: region.rows(offset, slot_size, count)?,
             slot_size,
             fields,
         })
@@ -197,11 +197,8 @@ impl Slots {
         large: impl Fn(usize) -> &'l [u8],
         within: impl FnOnce(),
     ) {
-        self.replace(slot, number, stage, within, |at| {
-            stage.runs(layout, large, |offset, bytes| {
-                let inside = self.bytes.write(at + offset, bytes);
-                debug_assert!(inside.is_ok(), "every field lies inside its slot");
-            });
+        self.replace(slot, number, stage, within, |row| {
+            stage.runs(layout, large, |offset, bytes| row.write_at(offset, bytes));
         });
     }
 
@@ -216,11 +213,11 @@ impl Slots {
         fill: impl FnOnce(&mut Filler<'_>),
         within: impl FnOnce(),
     ) {
-        self.replace(slot, number, stage, within, |at| {
+        self.replace(slot, number, stage, within, |row| {
             fill(&mut Filler {
-                bytes: &self.bytes,
-                at: at + layout.first_field(),
-                end: at + layout.fields_end(),
+                slot: row,
+                at: layout.first_field(),
+                end: layout.fields_end(),
             });
         });
     }
@@ -232,10 +229,11 @@ impl Slots {
         number: u64,
         stage: &Stage,
         within: impl FnOnce(),
-        values: impl FnOnce(usize),
+        values: impl FnOnce(Row<'_>),
     ) {
-        let at = self.start(slot, number);
-        values(at);
+        let row = self.row(slot);
+        self.start(slot, number);
+        values(row);
         for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
             let now = statuses.load(slot, Relaxed);
             statuses.store(slot, masks.after(now), Relaxed);
@@ -244,9 +242,14 @@ impl Slots {
         self.finish(slot, number);
     }
 
-    /// Tags the words; gives where the slot is.
     #[inline]
-    fn start(&self, slot: usize, number: u64) -> usize {
+    fn row(&self, slot: usize) -> Row<'_> {
+        self.rows.at(slot, self.slot_size)
+    }
+
+    /// Tags the words.
+    #[inline]
+    fn start(&self, slot: usize, number: u64) {
         // Release: whoever finds this writer dead by the tag finds what it had
         // stored before, which tells what it was writing.
         self.end.store(slot, number ^ END_TAG, Release);
@@ -254,7 +257,6 @@ impl Slots {
         // Release: pairs with the reader's acquire fence. A reader that copies
         // any byte stored below finds the tags in both words.
         fence(Release);
-        slot * self.slot_size
     }
 
     /// Takes the tags off: the record is there.
@@ -281,19 +283,16 @@ impl Slots {
         within: impl FnOnce(),
     ) {
         let mut chunk = [0; 4096];
-        let source = other * from.slot_size;
-        let target = self.start(slot, number);
+        let (source, target) = (from.row(other), self.row(slot));
+        self.start(slot, number);
         // Between the two words, padding and all.
         let mut at = size_of::<u64>();
         let end = self.slot_size - size_of::<u64>();
         while at < end {
             let len = chunk.len().min(end - at);
             let chunk = &mut chunk[..len];
-            let copied = from
-                .bytes
-                .read(source + at, chunk)
-                .and_then(|()| self.bytes.write(target + at, chunk));
-            debug_assert!(copied.is_ok(), "slots of one layout");
+            source.read_at(at, chunk);
+            target.write_at(at, chunk);
             at += len;
         }
         if !as_modified {
@@ -355,8 +354,7 @@ impl Slots {
         let tally = tally(number, statuses);
         load(&Source {
             layout,
-            bytes: &self.bytes,
-            at: slot * self.slot_size,
+            slot: self.row(slot),
             statuses,
             tally,
         });

@@ -4,9 +4,9 @@ use crate::{
     Dynamic, Filler, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
     Update, WriteError,
     draft::{STATUSES, Stage},
-    native::{Baseline, FAR},
+    native::{Baseline, FAR, Native},
     patience::Patience,
-    segment::{Segment, Waker},
+    segment::{Busy, Segment, Waker},
     slots::{Look, State},
     stride::Stride,
 };
@@ -310,48 +310,53 @@ impl<R: Record> SlotStore<R> {
             self.segment.check_name()?;
         }
         let segment = &*self.segment;
-        let lock = match segment.lock(self.id, self.options.lock_timeout) {
-            Ok(lock) => lock,
-            Err(busy) => return Err(busy.into_write_error(&segment.name)),
+        let Some(native) = &segment.native else {
+            let _lock = segment
+                .lock(self.id, self.options.lock_timeout)
+                .map_err(|busy| busy.into_write_error(&segment.name))?;
+            return Ok(self.replace(&update, None));
         };
+        let lock = match native.lock.guard(self.id, self.options.lock_timeout) {
+            Ok((lock, _)) => lock,
+            Err(pid) => return Err(Busy::By(pid).into_write_error(&segment.name)),
+        };
+        let number = self.replace(&update, Some(native));
+        if native.is_asked() {
+            native.refresh(&segment.slots, number);
+        }
+        drop(lock);
+        native.news.ring();
+        Ok(number)
+    }
+
+    /// Writes with the lock held; gives the number.
+    #[inline]
+    fn replace<U: Update<R>>(&self, update: &U, native: Option<&Native>) -> u64 {
+        let segment = &*self.segment;
         let number = match segment.slots.state(SLOT) {
             State::Whole(number) => number.wrapping_add(1),
             state => segment.mend(state),
         };
-        let changes = segment
-            .native
-            .as_ref()
-            .and_then(|native| native.changes.as_ref());
-        segment.announce(self.stage.bits());
+        if let Some(native) = native {
+            native.announce(self.stage.bits());
+        }
         let count = || {
-            if let Some(changes) = changes {
+            if let Some(changes) = native.and_then(|native| native.changes.as_ref()) {
                 changes.count(&self.stage, number);
             }
         };
-        let layout = &segment.layout;
+        let (slots, layout) = (&segment.slots, &segment.layout);
         if U::WHOLE {
             let fill = |into: &mut Filler<'_>| update.fill(into);
-            segment
-                .slots
-                .write_whole(SLOT, number, layout, &self.stage, fill, count);
+            slots.write_whole(SLOT, number, layout, &self.stage, fill, count);
         } else {
             let large = |field| update.large(layout.schema(), field);
-            segment
-                .slots
-                .write(SLOT, number, layout, &self.stage, large, count);
+            slots.write(SLOT, number, layout, &self.stage, large, count);
         }
-        if let Some(native) = &segment.native
-            && native.is_asked()
-        {
-            native.refresh(&segment.slots, number);
-        }
-        drop(lock);
-        if let Some(native) = &segment.native {
-            native.news.ring();
-        }
-        Ok(number)
+        number
     }
 
+    #[inline(never)]
     fn prepare(&mut self, update: &impl Update<R>) -> Result<(), WriteError> {
         self.stage.clear();
         let mut draft = self.stage.draft(&self.segment.layout);
@@ -481,6 +486,20 @@ impl<R: Record> SlotStore<R> {
         timeout: Duration,
         want: Want,
     ) -> Result<(), ReadError> {
+        if self.view.look(&self.segment, snapshot, want) == Found::Yes {
+            return Ok(());
+        }
+        self.wait_slow(snapshot, timeout, want)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_slow(
+        &mut self,
+        snapshot: &mut Snapshot<R>,
+        timeout: Duration,
+        want: Want,
+    ) -> Result<(), ReadError> {
         let waiter = self.waiter;
         let mut reading = Reading::new(self, snapshot, want, timeout);
         match waiter.wait(&mut reading, timeout)? {
@@ -554,6 +573,66 @@ enum Want {
     New,
 }
 
+/// What a look at the slot gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// A record.
+    Yes,
+    /// None that is new.
+    Nothing,
+    UnderWay(Option<u64>),
+    Torn(u64),
+}
+
+impl View {
+    #[inline]
+    fn look<R: Record>(
+        &mut self,
+        segment: &Segment,
+        snapshot: &mut Snapshot<R>,
+        want: Want,
+    ) -> Found {
+        if want == Want::New && segment.slots.end(SLOT) == self.seen {
+            return Found::Nothing;
+        }
+        let native = segment.native.as_ref();
+        let changes = native.and_then(|native| native.changes.as_ref());
+        let (seen, baseline) = (self.seen, &mut self.baseline);
+        let fields = &mut snapshot.fields;
+        let look = segment.slots.read(
+            SLOT,
+            &segment.layout,
+            &mut self.statuses,
+            |number, statuses| baseline.compare(seen, number, statuses, changes),
+            |source| R::load(fields, source),
+        );
+        match look {
+            Look::Whole(number) => self.take(snapshot, number, want),
+            Look::UnderWay { committed } => Found::UnderWay(committed),
+            Look::Torn(committed) => Found::Torn(committed),
+        }
+    }
+
+    /// The snapshot has a whole record.
+    #[inline]
+    fn take<R: Record>(&mut self, snapshot: &mut Snapshot<R>, number: u64, want: Want) -> Found {
+        let ahead = number.wrapping_sub(self.seen);
+        if want == Want::New && ahead == 0 {
+            return Found::Nothing;
+        }
+        self.baseline.accept(number);
+        snapshot.number = number;
+        snapshot.exact = self.baseline.is_exact();
+        snapshot.missed = if self.seen == 0 || ahead == 0 || ahead >= FAR {
+            0
+        } else {
+            ahead - 1
+        };
+        self.seen = number;
+        Found::Yes
+    }
+}
+
 /// A read that waits.
 struct Reading<'a, R: Record> {
     segment: &'a Segment,
@@ -591,53 +670,18 @@ impl<'a, R: Record> Reading<'a, R> {
     /// Looks once; gives whether the snapshot has a record now.
     #[inline]
     fn look(&mut self) -> bool {
-        if self.want == Want::New && self.segment.slots.end(SLOT) == self.view.seen {
-            self.busy = false;
-            return false;
-        }
-        let View {
-            statuses,
-            seen,
-            baseline,
-        } = &mut *self.view;
-        let native = self.segment.native.as_ref();
-        let changes = native.and_then(|native| native.changes.as_ref());
-        let fields = &mut self.snapshot.fields;
-        let look = self.segment.slots.read(
-            SLOT,
-            &self.segment.layout,
-            statuses,
-            |number, statuses| baseline.compare(*seen, number, statuses, changes),
-            |source| R::load(fields, source),
-        );
-        match look {
-            Look::Whole(number) => self.take(number),
-            Look::UnderWay { committed } => self.look_aside(committed),
-            Look::Torn(committed) => {
+        match self.view.look(self.segment, self.snapshot, self.want) {
+            Found::Yes => true,
+            Found::Nothing => {
+                self.busy = false;
+                false
+            }
+            Found::UnderWay(committed) => self.look_aside(committed),
+            Found::Torn(committed) => {
                 self.patience.waste(&self.segment.layout);
                 self.look_aside(Some(committed))
             }
         }
-    }
-
-    /// The snapshot has a whole record.
-    #[inline]
-    fn take(&mut self, number: u64) -> bool {
-        let View { seen, baseline, .. } = &mut *self.view;
-        let ahead = number.wrapping_sub(*seen);
-        if self.want == Want::New && ahead == 0 {
-            return false;
-        }
-        baseline.accept(number);
-        self.snapshot.number = number;
-        self.snapshot.exact = baseline.is_exact();
-        self.snapshot.missed = if *seen == 0 || ahead == 0 || ahead >= FAR {
-            0
-        } else {
-            ahead - 1
-        };
-        *seen = number;
-        true
     }
 
     /// A write is under way: looks at what the writer left beside.
@@ -680,7 +724,7 @@ impl<'a, R: Record> Reading<'a, R> {
             )
         });
         if let Some(number) = found {
-            return self.take(number);
+            return self.view.take(self.snapshot, number, self.want) == Found::Yes;
         }
         native.ask();
         false

@@ -489,7 +489,7 @@ pub(crate) mod tests {
         Field,
         draft::{Source, Stage, Tally},
     };
-    use polyshm_platform::{Bytes, Region};
+    use polyshm_platform::{Bytes, Region, Rows};
     use polyshm_wire::slots::{Layout, Schema};
 
     /// A slot that nobody else uses: what a write and a read do, without the
@@ -498,6 +498,7 @@ pub(crate) mod tests {
         layout: Layout,
         stage: Stage,
         bytes: Bytes,
+        rows: Rows,
         statuses: Vec<u64>,
     }
 
@@ -509,6 +510,7 @@ pub(crate) mod tests {
             Self {
                 stage: Stage::new(&layout),
                 bytes: region.bytes(0, layout.slot_size()).unwrap(),
+                rows: region.rows(0, layout.slot_size(), 1).unwrap(),
                 statuses: vec![u64::from_le_bytes([2; 8]); schema.len().div_ceil(8)],
                 layout,
             }
@@ -537,8 +539,7 @@ pub(crate) mod tests {
         pub(crate) fn source(&self) -> Source<'_> {
             Source {
                 layout: &self.layout,
-                bytes: &self.bytes,
-                at: 0,
+                slot: self.rows.at(0, self.layout.slot_size()),
                 statuses: &self.statuses,
                 tally: Tally::Every(0),
             }

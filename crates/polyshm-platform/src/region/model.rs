@@ -430,6 +430,28 @@ impl Row<'_> {
         assert!(read.is_ok(), "checked");
     }
 
+    /// Copies bytes of the row out, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// As in the mapped form.
+    pub fn read_at(self, offset: usize, into: &mut [u8]) {
+        assert!(offset + into.len() <= self.of.size, "outside");
+        let at = self.index * self.of.size + offset;
+        assert!(self.of.bytes.read(at, into).is_ok(), "checked");
+    }
+
+    /// Copies bytes into the row, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// As in the mapped form.
+    pub fn write_at(self, offset: usize, from: &[u8]) {
+        assert!(offset + from.len() <= self.of.size, "outside");
+        let at = self.index * self.of.size + offset;
+        assert!(self.of.bytes.write(at, from).is_ok(), "checked");
+    }
+
     /// Copies bytes into the row.
     ///
     /// # Panics

@@ -591,6 +591,28 @@ impl Row<'_> {
         unsafe { copy::copy_out(into, self.base.as_ptr()) };
     }
 
+    /// Copies bytes of the row out, from `offset` on. Panics as a slice does when
+    /// they do not lie in it.
+    #[inline]
+    pub fn read_at(self, offset: usize, into: &mut [u8]) {
+        if check_range(offset, into.len(), self.len).is_err() {
+            outside(offset, self.len);
+        }
+        // SAFETY: the check proves that the bytes lie in the row.
+        unsafe { copy::copy_out(into, self.base.as_ptr().add(offset)) };
+    }
+
+    /// Copies bytes into the row, from `offset` on. Panics as a slice does when
+    /// they do not lie in it.
+    #[inline]
+    pub fn write_at(self, offset: usize, from: &[u8]) {
+        if check_range(offset, from.len(), self.len).is_err() {
+            outside(offset, self.len);
+        }
+        // SAFETY: the check proves that the bytes lie in the row.
+        unsafe { store(self.base.as_ptr().add(offset), from) };
+    }
+
     /// Copies bytes into the row.
     #[inline]
     pub fn write(self, from: &[u8]) {
