@@ -222,13 +222,16 @@ impl Subject {
     }
 }
 
+/// Something that the victim does to a segment of this name.
+type Act = Box<dyn Fn(&str, &mut Subject)>;
+
 /// What the victim does.
 struct Scenario {
     name: String,
     /// Before its steps are counted.
     prepare: Box<dyn Fn(&str) -> Subject>,
     /// Its steps. What it leaves in its subject is dropped uncounted.
-    act: Box<dyn Fn(&str, &mut Subject)>,
+    act: Act,
     /// The other side: kills the victim before step `number`, and checks what
     /// the others get; gives whether it was killed.
     kill: Box<dyn Fn(&Killing<'_>) -> bool>,
@@ -1184,6 +1187,7 @@ fn fifos() -> Vec<Scenario> {
         ),
     ];
     all.extend(takers(OF, PLAIN, BLOCK));
+    all.extend(idlers(OF, BLOCK));
     all
 }
 
@@ -1266,6 +1270,12 @@ fn takers(of: Fifo, plain: Fifo, block: Fifo) -> Vec<Scenario> {
             as_reader(4, Reading::Shared),
             take_two,
         ),
+    ]
+}
+
+/// What neither delivers nor takes anything.
+fn idlers(of: Fifo, block: Fifo) -> Vec<Scenario> {
+    vec![
         taker(
             "be refused",
             block,
@@ -1284,7 +1294,7 @@ fn takers(of: Fifo, plain: Fifo, block: Fifo) -> Vec<Scenario> {
             "republish and drain",
             Fifo { before: 2, ..of },
             false,
-            as_reader(4, Reading::Broadcast),
+            |name| Subject::Fifo(SlotFifo::open(name, 4).expect("it is there")),
             |_, subject| {
                 let fifo = subject.fifo();
                 fifo.republish().expect("nobody writes");

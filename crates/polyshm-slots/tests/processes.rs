@@ -132,27 +132,27 @@ struct Image {
     frame_id: i32,
     timestamp: f64,
     #[record("uint8[480,640,3]")]
-    image: Vec<u8>,
+    pixels: Vec<u8>,
 }
 
 const fn shade(frame: i32) -> u8 {
-    (frame.wrapping_mul(101) & 0xFF) as u8
+    (frame.cast_unsigned().wrapping_mul(101) % 256) as u8
 }
 
 fn image(frame: i32) -> Image {
     Image {
         frame_id: frame,
         timestamp: f64::from(frame) * 0.5,
-        image: vec![shade(frame); 480 * 640 * 3],
+        pixels: vec![shade(frame); 480 * 640 * 3],
     }
 }
 
 /// Whether all of it is of one frame: each byte is as its neighbour.
 #[expect(clippy::float_cmp, reason = "both are exact")]
 fn is_whole(seen: &ImageFields) -> bool {
-    let image = seen.image.value();
-    image[0] == shade(*seen.frame_id)
-        && image[1..] == image[..image.len() - 1]
+    let pixels = seen.pixels.value();
+    pixels[0] == shade(*seen.frame_id)
+        && pixels[1..] == pixels[..pixels.len() - 1]
         && *seen.timestamp == f64::from(*seen.frame_id) * 0.5
 }
 
@@ -162,13 +162,13 @@ fn image_writer(name: &str) {
     let end = told_to_end();
     tell("ready");
     let mut frames: Vec<Image> = (1..=7).map(image).collect();
-    let mut frame = 0;
+    let mut frame = 0_i32;
     while !end.load(Relaxed) {
         frame += 1;
-        let next = &mut frames[frame as usize % 7];
+        let next = &mut frames[frame.cast_unsigned() as usize % 7];
         next.frame_id = frame;
         next.timestamp = f64::from(frame) * 0.5;
-        next.image.fill(shade(frame));
+        next.pixels.fill(shade(frame));
         store.write(&*next).expect("nobody else writes");
     }
     tell(&format!("written {frame}"));
@@ -268,6 +268,11 @@ fn sleeps() -> (u64, Duration) {
     (sleeps, Duration::from_nanos(ran.unwrap_or(0)))
 }
 
+fn sleeps_since((slept, ran): (u64, Duration)) -> (u64, Duration) {
+    let now = sleeps();
+    (now.0 - slept, now.1.saturating_sub(ran))
+}
+
 /// Answers each number.
 fn echo(name: &str, rounds: u64) {
     let mut there = SlotStore::<Tick>::open_with(name, blocking()).expect("it is there");
@@ -318,7 +323,7 @@ fn a_waiting_reader_does_not_poll() {
     let before = sleeps();
     let nothing = store.read_new(Duration::from_secs(2));
     assert!(nothing.is_err_and(|error| error.is_timeout()));
-    let (slept, ran) = (sleeps().0 - before.0, sleeps().1 - before.1);
+    let (slept, ran) = sleeps_since(before);
     println!("a reader that waits for 2 s slept {slept} times and ran for {ran:?}");
     // 40 ms each; one that polls each 45 µs sleeps some 20 000 times.
     assert!(slept < 1000, "{slept}");
@@ -349,7 +354,7 @@ fn a_reader_of_a_thousand_records_a_second_sleeps_between_them() {
         store.read_new(WATCHDOG).expect("it writes");
         read += 1;
     }
-    let (slept, ran) = (sleeps().0 - before.0, sleeps().1 - before.1);
+    let (slept, ran) = sleeps_since(before);
     println!("{read} records in 2 s: slept {slept} times, ran for {ran:?}");
     // Once each, and whatever comes between; not every 45 µs.
     assert!(slept < 4 * read + 1000, "{slept} for {read}");
@@ -708,7 +713,7 @@ fn mortal_writer(name: &str, generation: u64) {
 fn read_pages(mut store: SlotStore<Page>, end: &AtomicBool) -> [u64; 4] {
     const TIMEOUT: Duration = Duration::from_millis(50);
     let [mut whole, mut lost, mut died, mut late] = [0; 4];
-    let (mut last, mut number) = (0, 0);
+    let (mut newest, mut number) = (0, 0);
     while !end.load(Relaxed) {
         let began = Instant::now();
         let result = store.read_new(TIMEOUT);
@@ -724,8 +729,8 @@ fn read_pages(mut store: SlotStore<Page>, end: &AtomicBool) -> [u64; 4] {
                 match check_page(&seen) {
                     Some(tag) => {
                         let generation = tag >> 32;
-                        assert!(generation >= last, "{generation} after {last}");
-                        last = generation;
+                        assert!(generation >= newest, "{generation} after {newest}");
+                        newest = generation;
                         whole += 1;
                     }
                     None => lost += 1,
@@ -803,7 +808,7 @@ fn is_busy(name: &str) -> bool {
 
 /// Pushes at full speed until it is killed.
 fn mortal_pusher(name: &str, generation: u64) {
-    let options = Options::new().on_full(if generation % 2 == 0 {
+    let options = Options::new().on_full(if generation.is_multiple_of(2) {
         OnFull::Block
     } else {
         OnFull::Overwrite

@@ -212,6 +212,9 @@ fn slots() -> Vec<Layout> {
             written,
             overwritten,
             handles,
+            listed,
+            waiting,
+            writing,
             padding
         }),
         slots!(ReaderLine {
@@ -228,7 +231,11 @@ fn slots() -> Vec<Layout> {
             kind,
             padding
         }),
-        slots!(ChangesHead { counted, full }),
+        slots!(ChangesHead {
+            counted,
+            full,
+            foreign
+        }),
     ]
 }
 
