@@ -92,6 +92,30 @@
 //!   as the system counts it, against bare threads that sleep between heartbeats.
 //!   Not pinned. In the end a message goes there and back, so they were connected.
 //!
+//! ## Slots ([`slots`])
+//!
+//! Stores and FIFOs with default settings, which have the native trailer, through
+//! the public API, against [`slots::bare`]: a seqlock over the same bytes, in the
+//! same kind of mapping.
+//!
+//! * [`slots::calls`]: on one thread, with nobody else: a write of a whole record
+//!   of four floats; a read of the same record again; a write and the read of
+//!   what it wrote; and a write to a segment without the trailer. Contenders take
+//!   turns as in ZeroIPC's calls. What is read is compared with what was written.
+//! * [`slots::record`]: a writer at full speed in one process, and a reader in
+//!   another that takes each new record it can get. The times are those per record
+//!   written and per record read. Every record that is read must be whole and newer
+//!   than the one before, and the last one must come. A block takes the median of
+//!   three turns each.
+//! * [`slots::image`]: writes and reads of new images, against the C library's
+//!   copy of the same bytes into and out of the same memory, which is mapped a
+//!   second time for it. Each image is compared.
+//! * [`slots::latency`]: a record of four floats to and fro through two stores, in
+//!   the loop of the latencies above, against two bare slots, polled with or
+//!   without a pause instruction, whichever is faster here.
+//! * [`slots::fifo`]: a push and a read of the same item on one thread, against
+//!   `rtrb`. Every item must come, in order.
+//!
 //! Some ratios have a target. The output says whether the median meets it; a
 //! target that is missed is no error.
 //!

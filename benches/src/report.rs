@@ -11,7 +11,7 @@
 //! | `pinned` | whether the two processes were each kept on one core |
 //! | `smoke` | whether this was a smoke run, whose numbers mean nothing |
 //! | `notes` | what was left out, and choices made on this machine |
-//! | `sections` | one object each for latency, throughput, copy, ZeroIPC's calls, streams and wake-ups, and ESHM's writes, latency and idleness |
+//! | `sections` | one object each for latency, throughput, copy, ZeroIPC's calls, streams and wake-ups, ESHM's writes, latency and idleness, and slots' calls, records, images, latency and FIFO |
 //!
 //! A section has `name`, `unit`, `contenders` and `ratios`. A contender has
 //! `name`, `median` (of its blocks, in the section's unit), `per_block`, and

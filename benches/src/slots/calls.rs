@@ -108,7 +108,7 @@ fn measure(
     ];
     turns::block(section, &mut reads, effort)?;
     let mut pairs = [
-        both(create("both")?)?,
+        both(create("both")?),
         both_bare(Slot::new(&bare("bare-both")?)?),
     ];
     turns::block(section, &mut pairs, effort)?;
@@ -163,14 +163,14 @@ fn read_bare(slot: Slot) -> Contender {
     })
 }
 
-fn both(mut writer: SlotStore<Floats>) -> Result<Contender> {
+fn both(mut writer: SlotStore<Floats>) -> Contender {
     let mut reader = writer.clone();
     let mut found = reader.empty();
-    Ok(Contender::new(BOTH, move |number| {
+    Contender::new(BOTH, move |number| {
         writer.write(Floats::of(bits_of(number))).is_ok()
             && reader.read_new_into(&mut found, Duration::ZERO).is_ok()
             && are_of(found.bits(), number)
-    }))
+    })
 }
 
 fn both_bare(slot: Slot) -> Contender {

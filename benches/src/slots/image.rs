@@ -30,7 +30,7 @@ const BYTES: usize = 480 * 640 * 3;
 const ROUNDS: usize = 100;
 const SMOKE: usize = 3;
 
-/// What takes turns; each but a write needs the one before it.
+/// What takes turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Store,

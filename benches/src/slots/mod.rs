@@ -51,7 +51,7 @@ const fn bits_of(number: u64) -> Bits {
 #[inline]
 const fn are_of(bits: Bits, number: u64) -> bool {
     let due = bits_of(number);
-    (bits[0] == due[0]) & (bits[1] == due[1]) & (bits[2] == due[2]) & (bits[3] == due[3])
+    (bits[0] ^ due[0]) | (bits[1] ^ due[1]) | (bits[2] ^ due[2]) | (bits[3] ^ due[3]) == 0
 }
 
 /// A wait for a record that ends so has failed.

@@ -99,12 +99,16 @@ pub fn section(
         }
         next_order(&mut turns, block);
     }
-    for what in ["write", "read"] {
+    for (what, while_other) in [
+        ("write", "write while it is read"),
+        ("read", "read while it is written"),
+    ] {
         let [store, bare, locked] =
             [Way::Store, Way::Bare, Way::Locked].map(|way| format!("{what}, {way}"));
-        section.ratio(&format!("{what} / bare"), &store, &bare);
+        section.ratio(&format!("{while_other} / bare"), &store, &bare);
         section.aim_at_most(1.5);
-        section.ratio(&format!("{what} / bare with a lock"), &store, &locked);
+        let name = format!("{while_other} / bare with a lock");
+        section.ratio(&name, &store, &locked);
     }
     Ok((Some(section), Vec::new()))
 }

@@ -326,9 +326,13 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
                     }
                 }
 
-                const WHOLE: bool = true #(
-                    && <<#ty as #krate::FieldValue>::Input<'static> as #krate::FieldInput<'static>>::WHOLE
-                )*;
+                #[inline]
+                fn is_whole(&self) -> bool {
+                    true #(
+                        && <<#ty as #krate::FieldValue>::Input<'static>
+                            as #krate::FieldInput<'static>>::WHOLE
+                    )*
+                }
 
                 #[inline]
                 fn fill(&self, into: &mut #krate::Filler<'_>) {

@@ -169,8 +169,8 @@ impl Options {
 
     /// What is done when somebody removes the segment's name.
     ///
-    /// The name is looked at about ten times per second of writing, and while
-    /// waiting.
+    /// The name is looked at about ten times per second of writing, and when a
+    /// read with a timeout found nothing.
     pub const fn on_unlink(mut self, on_unlink: OnUnlink) -> Self {
         self.on_unlink = on_unlink;
         self

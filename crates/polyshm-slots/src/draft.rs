@@ -26,8 +26,6 @@ pub(crate) struct Stage {
     masks: Vec<Masks>,
     /// What a write of all fields does.
     all: Vec<Masks>,
-    /// All fields are listed, and not in the image.
-    full: bool,
     /// Field `i` is bit `i % 64`.
     bits: u64,
     /// How many fields are listed, and whether all of them fill their place
@@ -85,7 +83,6 @@ impl Stage {
             listed: vec![Listed::No; fields],
             masks: Vec::new(),
             all: Vec::new(),
-            full: false,
             bits: 0,
             count: 0,
             whole: true,
@@ -100,10 +97,10 @@ impl Stage {
         stage
     }
 
-    /// Lists every field of a record that is [whole](crate::Update::WHOLE).
+    /// What a write of all fields does.
     #[inline]
-    pub(crate) fn list_all(&mut self) {
-        self.full = true;
+    pub(crate) fn all(&self) -> &[Masks] {
+        &self.all
     }
 
     /// Only for handles that write.
@@ -114,13 +111,13 @@ impl Stage {
 
     #[inline]
     pub(crate) fn masks(&self) -> &[Masks] {
-        if self.full { &self.all } else { &self.masks }
+        &self.masks
     }
 
     /// Whether every field is listed.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.full || self.count == self.listed.len()
+        self.count == self.listed.len()
     }
 
     pub(crate) fn is_listed(&self, field: usize) -> bool {
@@ -130,7 +127,6 @@ impl Stage {
     /// Forgets all that was listed.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        self.full = false;
         if self.count == 0 {
             return;
         }
@@ -147,7 +143,7 @@ impl Stage {
     /// The listed fields, modulo 64.
     #[inline]
     pub(crate) fn bits(&self) -> u64 {
-        if self.full { u64::MAX } else { self.bits }
+        self.bits
     }
 
     #[inline]

@@ -229,7 +229,9 @@ pub enum ReadError {
         name: Arc<str>,
     },
     /// The writer died in the middle of a write. The next writer repairs it.
-    #[error("process {pid} died writing segment {name:?}: start a writer, or call `repair`")]
+    #[error(
+        "process {pid} died writing segment {name:?}: the next write repairs it, or `repair` of a store, `republish` of a FIFO"
+    )]
     WriterDied {
         /// The segment's name.
         name: Arc<str>,

@@ -492,6 +492,9 @@ impl<R: Record> SlotFifo<R> {
         if self.stride.is_due() {
             self.segment.check_name()?;
         }
+        self.segment
+            .slots
+            .prefetch(self.segment.ring().slot(self.written));
         let mut deadline = None;
         loop {
             let segment = &*self.segment;

@@ -500,16 +500,23 @@ impl Changes {
     /// Counts a write, while its record is being written.
     #[inline]
     pub(crate) fn count(&self, stage: &Stage, number: u64) {
-        self.begin_count(number);
         if stage.is_full() {
-            let full = self.full.load(Relaxed);
-            self.full.store(full.wrapping_add(1), Relaxed);
-        } else {
-            for field in (0..self.fields.len()).filter(|&field| stage.is_listed(field)) {
-                let word = self.fields.at(field);
-                word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
-            }
+            return self.count_full(number);
         }
+        self.begin_count(number);
+        for field in (0..self.fields.len()).filter(|&field| stage.is_listed(field)) {
+            let word = self.fields.at(field);
+            word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+        self.counted.store(number, Relaxed);
+    }
+
+    /// Counts a write of all fields.
+    #[inline]
+    pub(crate) fn count_full(&self, number: u64) {
+        self.begin_count(number);
+        let full = self.full.load(Relaxed);
+        self.full.store(full.wrapping_add(1), Relaxed);
         self.counted.store(number, Relaxed);
     }
 

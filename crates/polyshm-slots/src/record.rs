@@ -46,16 +46,19 @@ pub trait Update<R> {
     /// whatever its value: nothing can be refused or cut. Such a record is
     /// written by [`fill`](Self::fill), and needs no
     /// [`prepare`](Self::prepare).
-    const WHOLE: bool = false;
+    #[inline]
+    fn is_whole(&self) -> bool {
+        false
+    }
 
-    /// Puts the bytes of all fields, when [`WHOLE`](Self::WHOLE).
+    /// Puts the bytes of all fields, if it [is whole](Self::is_whole).
     #[inline]
     fn fill(&self, into: &mut Filler<'_>) {
         let _ = into;
     }
 }
 
-impl<R, U: Update<R>> Update<R> for &U {
+impl<R, U: Update<R> + ?Sized> Update<R> for &U {
     fn prepare(&self, draft: &mut Draft<'_>) -> Result<(), ValueError> {
         (**self).prepare(draft)
     }
@@ -64,7 +67,10 @@ impl<R, U: Update<R>> Update<R> for &U {
         (**self).large(schema, field)
     }
 
-    const WHOLE: bool = U::WHOLE;
+    #[inline]
+    fn is_whole(&self) -> bool {
+        (**self).is_whole()
+    }
 
     #[inline]
     fn fill(&self, into: &mut Filler<'_>) {

@@ -10,7 +10,7 @@
 //! (`WriterLine::listed`), and not by their statuses, which a Python reader may
 //! store back at any time.
 
-use crate::draft::{Filler, STATUSES, Source, Stage, Tally};
+use crate::draft::{Filler, Masks, STATUSES, Source, Stage, Tally};
 use polyshm_platform::{
     InvalidWord, Region, Row, Rows, Words64,
     sync::{
@@ -151,6 +151,13 @@ impl Slots {
         self.end.load(slot, Relaxed)
     }
 
+    /// Hints that a slot will be written soon: readers that look at it have its
+    /// line, and it comes back while the write is prepared.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: usize) {
+        self.begin.at(slot).prefetch_write();
+    }
+
     /// What a writer finds; called by one writer at a time.
     #[inline]
     pub(crate) fn state(&self, slot: usize) -> State {
@@ -197,7 +204,7 @@ impl Slots {
         large: impl Fn(usize) -> &'l [u8],
         within: impl FnOnce(),
     ) {
-        self.replace(slot, number, stage, within, |row| {
+        self.replace(slot, number, stage.masks(), within, |row| {
             stage.runs(layout, large, |offset, bytes| row.write_at(offset, bytes));
         });
     }
@@ -209,11 +216,11 @@ impl Slots {
         slot: usize,
         number: u64,
         layout: &Layout,
-        stage: &Stage,
+        masks: &[Masks],
         fill: impl FnOnce(&mut Filler<'_>),
         within: impl FnOnce(),
     ) {
-        self.replace(slot, number, stage, within, |row| {
+        self.replace(slot, number, masks, within, |row| {
             fill(&mut Filler {
                 slot: row,
                 at: layout.first_field(),
@@ -227,14 +234,14 @@ impl Slots {
         &self,
         slot: usize,
         number: u64,
-        stage: &Stage,
+        masks: &[Masks],
         within: impl FnOnce(),
         values: impl FnOnce(Row<'_>),
     ) {
         let row = self.row(slot);
         self.start(slot, number);
         values(row);
-        for (statuses, masks) in self.statuses.iter().zip(stage.masks()) {
+        for (statuses, masks) in self.statuses.iter().zip(masks) {
             let now = statuses.load(slot, Relaxed);
             statuses.store(slot, masks.after(now), Relaxed);
         }

@@ -112,8 +112,8 @@ impl<R: Record> Snapshot<R> {
 
     /// Whether [`Field::changes`](crate::Field::changes) counts exactly. It
     /// does when the handle missed no write, and, with the native trailer, when
-    /// only writers of this library wrote. Otherwise every field may have
-    /// changed, and is said to.
+    /// only writers of this library wrote and none of them died at it.
+    /// Otherwise every field may have changed, and is said to.
     pub const fn is_exact(&self) -> bool {
         self.exact
     }
@@ -300,10 +300,9 @@ impl<R: Record> SlotStore<R> {
     /// [`WriteError::Value`], [`WriteError::Busy`], [`WriteError::Unlinked`].
     /// Nothing was written.
     #[inline]
-    pub fn write<U: Update<R>>(&mut self, update: U) -> Result<u64, WriteError> {
-        if U::WHOLE {
-            self.stage.list_all();
-        } else {
+    pub fn write(&mut self, update: impl Update<R>) -> Result<u64, WriteError> {
+        self.segment.slots.prefetch(SLOT);
+        if !update.is_whole() {
             self.prepare(&update)?;
         }
         if self.stride.is_due() {
@@ -330,27 +329,42 @@ impl<R: Record> SlotStore<R> {
     }
 
     /// Writes with the lock held; gives the number.
-    #[inline]
-    fn replace<U: Update<R>>(&self, update: &U, native: Option<&Native>) -> u64 {
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "both callers are one function, and it is its hot part"
+    )]
+    fn replace(&self, update: &impl Update<R>, native: Option<&Native>) -> u64 {
         let segment = &*self.segment;
         let number = match segment.slots.state(SLOT) {
             State::Whole(number) => number.wrapping_add(1),
             state => segment.mend(state),
         };
         if let Some(native) = native {
-            native.announce(self.stage.bits());
+            let listed = if update.is_whole() {
+                u64::MAX
+            } else {
+                self.stage.bits()
+            };
+            native.announce(listed);
         }
-        let count = || {
-            if let Some(changes) = native.and_then(|native| native.changes.as_ref()) {
-                changes.count(&self.stage, number);
-            }
-        };
+        let changes = native.and_then(|native| native.changes.as_ref());
         let (slots, layout) = (&segment.slots, &segment.layout);
-        if U::WHOLE {
+        if update.is_whole() {
             let fill = |into: &mut Filler<'_>| update.fill(into);
-            slots.write_whole(SLOT, number, layout, &self.stage, fill, count);
+            let count = || {
+                if let Some(changes) = changes {
+                    changes.count_full(number);
+                }
+            };
+            slots.write_whole(SLOT, number, layout, self.stage.all(), fill, count);
         } else {
             let large = |field| update.large(layout.schema(), field);
+            let count = || {
+                if let Some(changes) = changes {
+                    changes.count(&self.stage, number);
+                }
+            };
             slots.write(SLOT, number, layout, &self.stage, large, count);
         }
         number

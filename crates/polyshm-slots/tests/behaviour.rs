@@ -11,11 +11,12 @@ use polyshm_slots::{
     WriteError, testing::HeapSegment,
 };
 use polyshm_testkit::{Name, Outcome, child, role, tell};
-use polyshm_wire::slots::{Layout, Meta, NativeLayout, ValueError as Refusal, offset};
+use polyshm_wire::slots::{Layout, Meta, NativeLayout, ValueError as Refusal, WriterLine, offset};
 use std::{
     error::Error as _,
     fs::{self, File},
     io::ErrorKind,
+    mem::offset_of,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Command,
@@ -166,7 +167,7 @@ impl Heap {
     fn is_being_written(&self, slot: u64, number: u64, listed: u64) {
         let start = self.layout.slot_offset(slot);
         if self.native.is_some() {
-            self.poke(self.writer_line() + 32, listed);
+            self.poke(self.writer_line() + offset_of!(WriterLine, listed), listed);
         }
         self.poke(start + self.layout.seq_end_offset(), number ^ 1 << 62);
         self.poke(start, number ^ 1 << 63);

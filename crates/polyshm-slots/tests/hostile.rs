@@ -199,7 +199,7 @@ impl Sound {
             return words;
         };
         let writer = native.writer_line();
-        words.extend([0, 8, 16, 24, 32, 40].map(|at| (writer + at, 8)));
+        words.extend([0, 8, 16, 24, 32, 40, 48].map(|at| (writer + at, 8)));
         let reader = native.reader_line();
         words.extend([0, 4, 8, 12, 16].map(|at| (reader + at, 4)));
         if self.is_fifo() {

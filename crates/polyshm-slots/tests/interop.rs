@@ -6,14 +6,16 @@
 #![cfg(target_os = "linux")]
 
 use polyshm_slots::{
-    ArrayValue, DynamicFields, NameState, OnFull, OnUnlink, OpenError, Options, ReadError, Reading,
-    Record, Schema, SlotFifo, SlotStore, TypedRecord, Update, Value, Values, WriteError,
+    ArrayValue, DynamicFields, FieldRef, NameState, OnFull, OnUnlink, OpenError, Options,
+    ReadError, Reading, Record, Schema, SlotFifo, SlotStore, TypedRecord, Update, Value, Values,
+    WriteError,
 };
 use polyshm_testkit::{Guarded, Name, skip};
 use serde_json::{Map, Value as Json, json};
 use std::{
+    fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Write as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
@@ -184,8 +186,8 @@ impl Kind for Floats {
 struct Image {
     frame_id: i32,
     timestamp: f64,
-    #[record("uint8[480,640,3]")]
-    image: Vec<u8>,
+    #[record("uint8[480,640,3]", name = "image")]
+    pixels: Vec<u8>,
 }
 
 impl Kind for Image {
@@ -196,20 +198,20 @@ impl Kind for Image {
         Self {
             frame_id: i32::try_from(number).expect("not so many"),
             timestamp: number as f64 * 0.5,
-            image: vec![shade(number); 480 * 640 * 3],
+            pixels: vec![shade(number); 480 * 640 * 3],
         }
     }
 
     #[expect(clippy::float_cmp, reason = "both are exact")]
     fn number_of(fields: &Self::Fields) -> Option<u64> {
         let number = u64::try_from(*fields.frame_id).ok()?;
-        let image = fields.image.value();
+        let pixels = fields.pixels.value();
         // All bytes are as their neighbours, and so as the first.
-        let even = image[0] == shade(number) && image[1..] == image[..image.len() - 1];
+        let even = pixels[0] == shade(number) && pixels[1..] == pixels[..pixels.len() - 1];
         let written = fields.frame_id.is_modified()
             && fields.timestamp.is_modified()
-            && fields.image.is_valid()
-            && fields.image.is_modified();
+            && fields.pixels.is_valid()
+            && fields.pixels.is_modified();
         (even && written && *fields.timestamp == number as f64 * 0.5).then_some(number)
     }
 }
@@ -839,11 +841,10 @@ fn in_json(value: &Value) -> Json {
         Value::Bool(value) => json!(value),
         Value::Text(value) => json!(value),
         Value::Array(array) => {
-            let hex: String = array
-                .bytes()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let hex = array.bytes().iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
             json!({ "dtype": array.dtype().to_string(), "shape": array.shape(), "hex": hex })
         }
     }
@@ -951,7 +952,7 @@ fn values_and_statuses_of_every_type_cross_in_both_directions() {
                     assert_eq!(in_json(&field.value()), in_json(value), "{name}");
                 }
             }
-            let listed = seen.iter().filter(|field| field.is_modified()).count();
+            let listed = seen.iter().filter(FieldRef::is_modified).count();
             assert_eq!(listed, write.values.len());
             let truncated = ["one", "text", "i8", "u16", "bools", "i16"];
             let longer = write.values.len() == truncated.len();

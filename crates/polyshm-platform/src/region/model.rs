@@ -367,6 +367,9 @@ macro_rules! words {
                 self.0.load(order)
             }
 
+            /// No effect in a model.
+            pub fn prefetch_write(self) {}
+
             /// Stores `value`.
             pub fn store(self, value: $int, order: Ordering) {
                 self.0.store(value, order);

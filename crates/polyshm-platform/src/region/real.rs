@@ -480,6 +480,12 @@ macro_rules! words {
                 self.0.load(order)
             }
 
+            /// Hints that this word will be written soon.
+            #[inline]
+            pub fn prefetch_write(self) {
+                copy::prefetch_write(std::ptr::from_ref(self.0).cast());
+            }
+
             /// Stores `value`.
             #[inline]
             pub fn store(self, value: $int, order: Ordering) {

@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn the_trailer_of_a_single_slot() {
         let (layout, native, mut image) = object(1);
-        put_words(&mut image, native.writer_line(), &[1, 2, 3, 4]);
+        put_words(&mut image, native.writer_line(), &[1, 2, 3, 4, 5, 1, 7]);
         let reader = ReaderLine {
             wake: 5.into(),
             sleepers: 6.into(),
@@ -395,14 +395,14 @@ mod tests {
             padding: [0; 44],
         };
         put(&mut image, native.reader_line(), &reader.to_bytes());
-        put_words(&mut image, native.changes(), &[10, 11, 12, 13, 14]);
+        put_words(&mut image, native.changes(), &[10, 11, 15, 12, 13, 14]);
         for i in 0..2 {
             let (slot, changes) = (native.buffer(i).unwrap(), native.buffer_changes(i).unwrap());
             let number = 20 + i as u64;
             put_words(&mut image, slot, &[number]);
             put_words(&mut image, slot + layout.seq_end_offset(), &[number]);
             put(&mut image, slot + layout.fields()[2].offset, &[42]);
-            put_words(&mut image, changes, &[number, 31, 32, 33, 34]);
+            put_words(&mut image, changes, &[number, 31, 35, 32, 33, 34]);
         }
         let (found, seen, trailer) = described(&image);
         assert_eq!((&found, seen.slots.len()), (&layout, 1));
@@ -413,6 +413,9 @@ mod tests {
             written: 2,
             overwritten: 3,
             handles: 4,
+            listed: 5,
+            waiting: true,
+            writing: 7,
         };
         let reader = ReaderDescription {
             wake: 5,
@@ -423,17 +426,18 @@ mod tests {
         };
         assert_eq!((trailer.writer, trailer.reader), (writer, reader));
         assert_eq!(trailer.cursors, []);
-        let changes = |counted, full, fields: [u64; 3]| ChangesDescription {
+        let changes = |counted, full, foreign, fields: [u64; 3]| ChangesDescription {
             counted,
             full,
+            foreign,
             fields: fields.into(),
         };
-        assert_eq!(trailer.changes, Some(changes(10, 11, [12, 13, 14])));
+        assert_eq!(trailer.changes, Some(changes(10, 11, 15, [12, 13, 14])));
         assert_eq!(trailer.buffers.len(), 2);
         for (number, buffer) in (20..).zip(trailer.buffers) {
             assert_eq!(buffer.slot.seq_begin, number);
             assert_eq!(buffer.slot.fields.unwrap()[2].value, Value::Int(42));
-            assert_eq!(buffer.changes, changes(number, 31, [32, 33, 34]));
+            assert_eq!(buffer.changes, changes(number, 31, 35, [32, 33, 34]));
         }
     }
 
