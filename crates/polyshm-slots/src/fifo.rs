@@ -1188,8 +1188,9 @@ impl Segment {
         let Some(native) = &self.native else {
             return Waker::Foreign;
         };
-        let written = native.written.load(Relaxed);
+        // In this order: ours is stored first, and never seen behind.
         let next = self.ring().write_index();
+        let written = native.written.load(Relaxed);
         if is_before(written, next) {
             Waker::Foreign
         } else if next == 0 {
