@@ -15,7 +15,7 @@ use crate::eshm::replay::Wait;
 use anyhow::{Result, ensure};
 use polyshm_platform::{
     Region, Word64,
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, fence_after_update},
 };
 use polyshm_slots::{Status, TypedRecord};
 use polyshm_wire::slots::Layout;
@@ -26,6 +26,9 @@ pub const LEN: usize = 4096;
 
 /// Where the lock is: on a line of its own.
 const LOCK: usize = 128;
+
+/// Where the number of sleepers is: on another.
+const SLEEPERS: usize = 256;
 
 /// The status word of a record whose fields were all written at last.
 const WRITTEN: u64 = Status::MODIFIED as u64 * 0x0101_0101;
@@ -142,6 +145,7 @@ impl Slot {
 pub struct Locked {
     slot: Slot,
     holder: Word64,
+    sleepers: Word64,
 }
 
 impl Locked {
@@ -154,13 +158,36 @@ impl Locked {
         Ok(Self {
             slot: Slot::new(region)?,
             holder: region.word64(LOCK)?,
+            sleepers: region.word64(SLEEPERS)?,
         })
     }
 
     /// Writes a record, when nobody else does.
     #[inline]
     pub fn write(&self, bits: Bits) {
-        // Acquire: pairs with the release below.
+        self.lock();
+        self.slot.write(bits);
+        // Release: whoever has the lock next finds the record whole.
+        self.holder.store(0, Ordering::Release);
+    }
+
+    /// As [`write`](Self::write), and gives whether somebody sleeps who would have
+    /// to be woken.
+    #[inline]
+    pub fn write_and_look(&self, bits: Bits) -> bool {
+        self.lock();
+        self.slot.write(bits);
+        // SeqCst: also between the record and the look, as that needs.
+        let _ = self
+            .holder
+            .compare_exchange(1, 0, Ordering::SeqCst, Ordering::Relaxed);
+        fence_after_update();
+        self.sleepers.load(Ordering::Relaxed) != 0
+    }
+
+    #[inline]
+    fn lock(&self) {
+        // Acquire: pairs with the release of the holder before.
         while self
             .holder
             .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
@@ -168,8 +195,5 @@ impl Locked {
         {
             std::hint::spin_loop();
         }
-        self.slot.write(bits);
-        // Release: whoever has the lock next finds the record whole.
-        self.holder.store(0, Ordering::Release);
     }
 }

@@ -33,6 +33,7 @@ const PLAIN: Effort = Effort {
 const WRITE: &str = "write";
 const WRITE_BARE: &str = "write, bare";
 const WRITE_LOCKED: &str = "write, bare with a lock";
+const WRITE_LOOKING: &str = "write, bare with a lock, looks for sleepers";
 const WRITE_PLAIN: &str = "write, no trailer";
 const READ: &str = "read";
 const READ_BARE: &str = "read, bare";
@@ -64,6 +65,8 @@ pub fn section(blocks: usize, smoke: bool, core: Option<usize>) -> Result<Sectio
     section.ratio(&format!("{BOTH} / bare"), BOTH, BOTH_BARE);
     section.aim_at_most(1.5);
     section.ratio(&format!("{WRITE} / bare with a lock"), WRITE, WRITE_LOCKED);
+    let name = format!("{WRITE} / bare with a lock, looks for sleepers");
+    section.ratio(&name, WRITE, WRITE_LOOKING);
     section.ratio(&format!("{WRITE_PLAIN} / {WRITE}"), WRITE_PLAIN, WRITE);
     Ok(section)
 }
@@ -83,10 +86,12 @@ fn measure(
 
     let region = bare("bare-written")?;
     let locked = bare("locked-written")?;
+    let looking = bare("looking-written")?;
     let mut writes = [
         written(WRITE, create("written")?),
         written_bare(Slot::new(&region)?),
         written_locked(Locked::new(&locked)?),
+        written_looking(Locked::new(&looking)?),
     ];
     turns::block(section, &mut writes, effort)?;
     let last = effort.calls() - 1;
@@ -95,6 +100,7 @@ fn measure(
         (store.number(), store.bits()),
         last_of(&Slot::new(&region)?)?,
         last_of(&Slot::new(&locked)?)?,
+        last_of(&Slot::new(&looking)?)?,
     ] {
         ensure!(
             number == effort.calls() && bits == bits_of(last),
@@ -140,6 +146,12 @@ fn written_locked(slot: Locked) -> Contender {
     Contender::new(WRITE_LOCKED, move |number| {
         slot.write(bits_of(number));
         true
+    })
+}
+
+fn written_looking(slot: Locked) -> Contender {
+    Contender::new(WRITE_LOOKING, move |number| {
+        !slot.write_and_look(bits_of(number))
     })
 }
 

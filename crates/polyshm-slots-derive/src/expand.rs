@@ -250,11 +250,11 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
     let count = fields.len();
     let index: Vec<_> = (0..count).map(Literal::usize_unsuffixed).collect();
     let ident: Vec<_> = fields.iter().map(|field| &field.ident).collect();
-    let ty: Vec<_> = fields.iter().map(|field| &field.ty).collect();
     let name = fields.iter().map(|field| &field.name);
     let types = fields.iter().map(|field| field_type(krate, field));
     let checks = fields.iter().filter_map(|field| check(krate, field));
     let broken = format!("record `{record}`: {{}}");
+    let update = whole_update(krate, record, fields);
     quote! {
         const _: () = {
             #(#checks)*
@@ -274,6 +274,12 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
                 fn load(fields: &mut #read, from: &#krate::Source<'_>) {
                     let _ = (&fields, from);
                     #(#krate::Field::load(&mut fields.#ident, #index, from);)*
+                }
+
+                #[inline]
+                fn count(fields: &mut #read, from: &#krate::Source<'_>) {
+                    let _ = (&fields, from);
+                    #(#krate::Field::count(&mut fields.#ident, #index, from);)*
                 }
             }
 
@@ -296,56 +302,66 @@ fn record_impls(krate: &Path, names: &Names, fields: &[Field]) -> TokenStream {
                 }
             }
 
-            #[automatically_derived]
-            impl #krate::Update<#record> for #record {
-                #[inline]
-                fn prepare(
-                    &self,
-                    draft: &mut #krate::Draft<'_>,
-                ) -> ::core::result::Result<(), #krate::ValueError> {
-                    let _ = &draft;
+            #update
+        };
+    }
+}
+
+/// A record is an update of all its fields.
+fn whole_update(krate: &Path, record: &Ident, fields: &[Field]) -> TokenStream {
+    let index: Vec<_> = (0..fields.len()).map(Literal::usize_unsuffixed).collect();
+    let ident: Vec<_> = fields.iter().map(|field| &field.ident).collect();
+    let ty: Vec<_> = fields.iter().map(|field| &field.ty).collect();
+    quote! {
+        #[automatically_derived]
+        impl #krate::Update<#record> for #record {
+            #[inline]
+            fn prepare(
+                &self,
+                draft: &mut #krate::Draft<'_>,
+            ) -> ::core::result::Result<(), #krate::ValueError> {
+                let _ = &draft;
+                #(
+                    #krate::FieldInput::prepare(
+                        &#krate::FieldValue::input(&self.#ident),
+                        #index,
+                        draft,
+                    )?;
+                )*
+                ::core::result::Result::Ok(())
+            }
+
+            #[inline]
+            fn large(&self, _: &#krate::Schema, field: usize) -> &[u8] {
+                match field {
                     #(
-                        #krate::FieldInput::prepare(
+                        #index => #krate::FieldInput::large(
                             &#krate::FieldValue::input(&self.#ident),
-                            #index,
-                            draft,
-                        )?;
+                        ),
                     )*
-                    ::core::result::Result::Ok(())
-                }
-
-                #[inline]
-                fn large(&self, _: &#krate::Schema, field: usize) -> &[u8] {
-                    match field {
-                        #(
-                            #index => #krate::FieldInput::large(
-                                &#krate::FieldValue::input(&self.#ident),
-                            ),
-                        )*
-                        _ => &[],
-                    }
-                }
-
-                #[inline]
-                fn is_whole(&self) -> bool {
-                    true #(
-                        && <<#ty as #krate::FieldValue>::Input<'static>
-                            as #krate::FieldInput<'static>>::WHOLE
-                    )*
-                }
-
-                #[inline]
-                fn fill(&self, into: &mut #krate::Filler<'_>) {
-                    let _ = &into;
-                    #(
-                        #krate::FieldInput::fill(
-                            &#krate::FieldValue::input(&self.#ident),
-                            into,
-                        );
-                    )*
+                    _ => &[],
                 }
             }
-        };
+
+            #[inline]
+            fn is_whole(&self) -> bool {
+                true #(
+                    && <<#ty as #krate::FieldValue>::Input<'static>
+                        as #krate::FieldInput<'static>>::WHOLE
+                )*
+            }
+
+            #[inline]
+            fn fill(&self, into: &mut #krate::Filler<'_>) {
+                let _ = &into;
+                #(
+                    #krate::FieldInput::fill(
+                        &#krate::FieldValue::input(&self.#ident),
+                        into,
+                    );
+                )*
+            }
+        }
     }
 }
 

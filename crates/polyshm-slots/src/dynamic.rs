@@ -23,6 +23,12 @@ impl Record for Dynamic {
     fn load(fields: &mut DynamicFields, from: &Source<'_>) {
         fields.load(from);
     }
+
+    fn count(fields: &mut DynamicFields, from: &Source<'_>) {
+        for (field, mark) in fields.marks.iter_mut().enumerate() {
+            mark.changes = from.mark(field).changes;
+        }
+    }
 }
 
 /// The fields of a [`Dynamic`] record that was read.

@@ -53,6 +53,11 @@ impl<T> Field<T> {
         self.mark = mark;
     }
 
+    #[inline]
+    pub(crate) fn set_changes(&mut self, changes: u64) {
+        self.mark.changes = changes;
+    }
+
     /// The value, when it is complete: written, and not truncated.
     #[inline]
     pub fn valid(&self) -> Option<&T> {

@@ -1094,13 +1094,12 @@ impl<R: Record> Taking<'_, R> {
     fn copy(&mut self, position: u64) -> Copied {
         let segment = self.segment;
         let ring = segment.ring();
-        let fields = &mut self.item.fields;
-        let look = segment.slots.read(
+        let look = segment.slots.read::<R>(
             ring.slot(position),
             &segment.layout,
             &mut self.place.statuses,
-            |_, _| Tally::Flags,
-            |source| R::load(fields, source),
+            &mut self.item.fields,
+            |_, _| (Tally::Flags, false),
         );
         if matches!(look, Look::Torn(_)) {
             self.patience.waste(&segment.layout);

@@ -569,7 +569,8 @@ impl Baseline {
     }
 
     /// Tells how many writes listed each field from the record `seen` to the
-    /// record `number`, which is being read and has these statuses.
+    /// record `number`, which is being read and has these statuses; and whether
+    /// it looked at the counts for that.
     #[inline]
     pub(crate) fn compare(
         &mut self,
@@ -577,17 +578,17 @@ impl Baseline {
         number: u64,
         statuses: &[u64],
         changes: Option<&Changes>,
-    ) -> Tally<'_> {
+    ) -> (Tally<'_>, bool) {
         self.pending.clear();
         self.every = false;
         self.exact = true;
         match number.wrapping_sub(seen) {
-            0 => Tally::Every(0),
+            0 => (Tally::Every(0), false),
             1 if self.lists_every(statuses) => {
                 self.every = true;
-                Tally::Every(1)
+                (Tally::Every(1), false)
             }
-            ahead => self.compare_counts(ahead, number, statuses, changes),
+            ahead => (self.compare_counts(ahead, number, statuses, changes), true),
         }
     }
 

@@ -19,6 +19,10 @@ pub trait Record: Sized + 'static {
     /// Copies every field out of a slot. What is copied may be torn, and is
     /// then thrown away by the caller.
     fn load(fields: &mut Self::Fields, from: &Source<'_>);
+
+    /// Notes how often every field changed, which is known only when the values
+    /// are known to be whole.
+    fn count(fields: &mut Self::Fields, from: &Source<'_>);
 }
 
 /// A record whose schema its type tells.
@@ -149,5 +153,11 @@ impl<T: FieldValue> Field<T> {
     pub fn load(&mut self, field: usize, from: &Source<'_>) {
         let damaged = self.value.load(field, from);
         self.set_mark(from.mark(field), damaged);
+    }
+
+    /// Notes how often field `field` changed.
+    #[inline]
+    pub fn count(&mut self, field: usize, from: &Source<'_>) {
+        self.set_changes(from.mark(field).changes);
     }
 }

@@ -10,7 +10,10 @@
 //! (`WriterLine::listed`), and not by their statuses, which a Python reader may
 //! store back at any time.
 
-use crate::draft::{Filler, Masks, STATUSES, Source, Stage, Tally};
+use crate::{
+    Record,
+    draft::{Filler, Masks, STATUSES, Source, Stage, Tally},
+};
 use polyshm_platform::{
     InvalidWord, Region, Row, Rows, Words64,
     sync::{
@@ -332,17 +335,17 @@ impl Slots {
         }
     }
 
-    /// Copies a record out: the statuses, then by `tally` what is published with
-    /// it, then the values by `load`. All of it counts only when the result is
+    /// Copies a record into `fields`; `tally` tells how often its fields changed,
+    /// and whether it looked at what is published with the record for that. All of it counts only when the result is
     /// [`Look::Whole`].
     #[inline]
-    pub(crate) fn read<'t>(
+    pub(crate) fn read<'t, R: Record>(
         &self,
         slot: usize,
         layout: &Layout,
         statuses: &mut [u64],
-        tally: impl FnOnce(u64, &[u64]) -> Tally<'t>,
-        load: impl FnOnce(&Source<'_>),
+        fields: &mut R::Fields,
+        tally: impl FnOnce(u64, &[u64]) -> (Tally<'t>, bool),
     ) -> Look {
         // Acquire: pairs with the release in `finish`. Whoever sees this number
         // sees its record, or a later one.
@@ -358,21 +361,34 @@ impl Slots {
         for (copy, word) in statuses.iter_mut().zip(&self.statuses) {
             *copy = word.load(slot, Relaxed);
         }
-        let tally = tally(number, statuses);
-        load(&Source {
+        let mut source = Source {
             layout,
             slot: self.row(slot),
             statuses,
-            tally,
-        });
-        // Acquire: pairs with the release fence in `start`. If any byte copied
-        // is a later record's, this load finds its tag, or a later number.
-        fence(Acquire);
-        if self.begin.load(slot, Relaxed) == number {
-            Look::Whole(number)
-        } else {
-            Look::Torn(number)
+            tally: Tally::Every(0),
+        };
+        R::load(fields, &source);
+        if !self.is_still(slot, number) {
+            return Look::Torn(number);
         }
+        // Only now, since the counts are lines of the writer's, which it would
+        // have to fetch back.
+        let (tally, looked) = tally(number, source.statuses);
+        source.tally = tally;
+        R::count(fields, &source);
+        if looked && !self.is_still(slot, number) {
+            return Look::Torn(number);
+        }
+        Look::Whole(number)
+    }
+
+    /// Whether what was copied since the load of `number` belongs to it.
+    #[inline]
+    fn is_still(&self, slot: usize, number: u64) -> bool {
+        // Acquire: pairs with the release fence in `start`. If any byte copied
+        // is a later record's, the load finds its tag, or a later number.
+        fence(Acquire);
+        self.begin.load(slot, Relaxed) == number
     }
 
     /// Clears the MODIFIED bit of every field, if the record is still that one.

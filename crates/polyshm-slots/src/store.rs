@@ -612,13 +612,12 @@ impl View {
         let native = segment.native.as_ref();
         let changes = native.and_then(|native| native.changes.as_ref());
         let (seen, baseline) = (self.seen, &mut self.baseline);
-        let fields = &mut snapshot.fields;
-        let look = segment.slots.read(
+        let look = segment.slots.read::<R>(
             SLOT,
             &segment.layout,
             &mut self.statuses,
+            &mut snapshot.fields,
             |number, statuses| baseline.compare(seen, number, statuses, changes),
-            |source| R::load(fields, source),
         );
         match look {
             Look::Whole(number) => self.take(snapshot, number, want),
@@ -729,12 +728,12 @@ impl<'a, R: Record> Reading<'a, R> {
         } = &mut *self.view;
         let fields = &mut self.snapshot.fields;
         let found = native.look(least, |slot, changes| {
-            slot.read(
+            slot.read::<R>(
                 SLOT,
                 &self.segment.layout,
                 statuses,
+                fields,
                 |number, statuses| baseline.compare(*seen, number, statuses, Some(changes)),
-                |source| R::load(fields, source),
             )
         });
         if let Some(number) = found {
