@@ -31,13 +31,15 @@ race:memmap2::os::MmapInner
 race:__tdelete
 race:polyshm_zeroipc::block::Block>::header
 race:polyshm_zeroipc::memory::Memory>::image
+race:polyshm_slots::slots::Slots>::read
 ";
 
 /// The tests that the thread sanitizer can judge, where not all are: others hand over by the
 /// standard library's own locks and scoped threads, which it does not see.
-const VISIBLE_TO_TSAN: [(&str, &[&str]); 2] = [
+const VISIBLE_TO_TSAN: [(&str, &[&str]); 3] = [
     ("polyshm-zeroipc", &["threads", "processes"]),
     ("polyshm-eshm", &["threads", "processes"]),
+    ("polyshm-slots", &["threads", "processes"]),
 ];
 
 pub(crate) fn run(step: &mut Step<'_>) -> Result<Outcome> {

@@ -416,6 +416,29 @@ pub struct Source<'a> {
     pub(crate) tally: Tally<'a>,
 }
 
+/// Finds out how often the fields of a record changed.
+pub(crate) trait Tallier {
+    /// By the record's number and statuses alone.
+    fn quick(&mut self, number: u64, statuses: &[u64]) -> Option<Tally<'static>>;
+
+    /// By what is published with it; asked when there is no other way.
+    fn count(&mut self, number: u64, statuses: &[u64]) -> Tally<'_>;
+}
+
+/// By the MODIFIED flags: what the latest write to the slot listed.
+pub(crate) struct ByFlags;
+
+impl Tallier for ByFlags {
+    #[inline]
+    fn quick(&mut self, _: u64, _: &[u64]) -> Option<Tally<'static>> {
+        Some(Tally::Flags)
+    }
+
+    fn count(&mut self, _: u64, _: &[u64]) -> Tally<'_> {
+        Tally::Flags
+    }
+}
+
 /// How often the fields of a record changed since the one before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tally<'a> {

@@ -3,7 +3,7 @@
 use crate::{
     Dynamic, NameError, NameState, OnFull, OpenError, Options, ReadError, Reading, Record,
     TypedRecord, Update, ValueError, WriteError,
-    draft::{STATUSES, Stage, Tally},
+    draft::{ByFlags, STATUSES, Stage},
     native::{Cursor, Native},
     patience::Patience,
     ring::{Ring, is_before, later},
@@ -1099,7 +1099,7 @@ impl<R: Record> Taking<'_, R> {
             &segment.layout,
             &mut self.place.statuses,
             &mut self.item.fields,
-            |_, _| (Tally::Flags, false),
+            &mut ByFlags,
         );
         if matches!(look, Look::Torn(_)) {
             self.patience.waste(&segment.layout);

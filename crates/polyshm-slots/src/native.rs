@@ -2,7 +2,7 @@
 //! seen by this crate alone.
 
 use crate::{
-    draft::{STATUSES, Stage, Tally},
+    draft::{STATUSES, Stage, Tallier, Tally},
     ring::is_before,
     slots::{Look, Slots},
 };
@@ -568,30 +568,6 @@ impl Baseline {
         }
     }
 
-    /// Tells how many writes listed each field from the record `seen` to the
-    /// record `number`, which is being read and has these statuses; and whether
-    /// it looked at the counts for that.
-    #[inline]
-    pub(crate) fn compare(
-        &mut self,
-        seen: u64,
-        number: u64,
-        statuses: &[u64],
-        changes: Option<&Changes>,
-    ) -> (Tally<'_>, bool) {
-        self.pending.clear();
-        self.every = false;
-        self.exact = true;
-        match number.wrapping_sub(seen) {
-            0 => (Tally::Every(0), false),
-            1 if self.lists_every(statuses) => {
-                self.every = true;
-                (Tally::Every(1), false)
-            }
-            ahead => (self.compare_counts(ahead, number, statuses, changes), true),
-        }
-    }
-
     #[inline]
     fn lists_every(&self, statuses: &[u64]) -> bool {
         let mut words = statuses.iter().zip(&self.flags);
@@ -649,6 +625,40 @@ impl Baseline {
     #[inline]
     pub(crate) fn is_exact(&self) -> bool {
         self.exact
+    }
+}
+
+/// Compares the record that is being read with the one that was read before.
+#[derive(Debug)]
+pub(crate) struct Compare<'a> {
+    pub(crate) baseline: &'a mut Baseline,
+    /// The number of that one.
+    pub(crate) seen: u64,
+    /// The counts that are published with the record.
+    pub(crate) changes: Option<&'a Changes>,
+}
+
+impl Tallier for Compare<'_> {
+    #[inline]
+    fn quick(&mut self, number: u64, statuses: &[u64]) -> Option<Tally<'static>> {
+        let baseline = &mut *self.baseline;
+        baseline.pending.clear();
+        baseline.every = false;
+        baseline.exact = true;
+        match number.wrapping_sub(self.seen) {
+            0 => Some(Tally::Every(0)),
+            1 if baseline.lists_every(statuses) => {
+                baseline.every = true;
+                Some(Tally::Every(1))
+            }
+            _ => None,
+        }
+    }
+
+    fn count(&mut self, number: u64, statuses: &[u64]) -> Tally<'_> {
+        let ahead = number.wrapping_sub(self.seen);
+        self.baseline
+            .compare_counts(ahead, number, statuses, self.changes)
     }
 }
 

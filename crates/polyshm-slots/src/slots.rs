@@ -12,7 +12,7 @@
 
 use crate::{
     Record,
-    draft::{Filler, Masks, STATUSES, Source, Stage, Tally},
+    draft::{Filler, Masks, STATUSES, Source, Stage, Tallier, Tally},
 };
 use polyshm_platform::{
     InvalidWord, Region, Row, Rows, Words64,
@@ -335,17 +335,16 @@ impl Slots {
         }
     }
 
-    /// Copies a record into `fields`; `tally` tells how often its fields changed,
-    /// and whether it looked at what is published with the record for that. All of it counts only when the result is
-    /// [`Look::Whole`].
+    /// Copies a record into `fields`, with how often they changed as `tally`
+    /// finds it. All of it counts only when the result is [`Look::Whole`].
     #[inline]
-    pub(crate) fn read<'t, R: Record>(
+    pub(crate) fn read<R: Record>(
         &self,
         slot: usize,
         layout: &Layout,
         statuses: &mut [u64],
         fields: &mut R::Fields,
-        tally: impl FnOnce(u64, &[u64]) -> (Tally<'t>, bool),
+        tally: &mut impl Tallier,
     ) -> Look {
         // Acquire: pairs with the release in `finish`. Whoever sees this number
         // sees its record, or a later one.
@@ -361,23 +360,25 @@ impl Slots {
         for (copy, word) in statuses.iter_mut().zip(&self.statuses) {
             *copy = word.load(slot, Relaxed);
         }
+        let quick = tally.quick(number, statuses);
         let mut source = Source {
             layout,
             slot: self.row(slot),
             statuses,
-            tally: Tally::Every(0),
+            tally: quick.unwrap_or(Tally::Every(0)),
         };
         R::load(fields, &source);
         if !self.is_still(slot, number) {
             return Look::Torn(number);
         }
-        // Only now, since the counts are lines of the writer's, which it would
-        // have to fetch back.
-        let (tally, looked) = tally(number, source.statuses);
-        source.tally = tally;
-        R::count(fields, &source);
-        if looked && !self.is_still(slot, number) {
-            return Look::Torn(number);
+        if quick.is_none() {
+            // Only now, since the counts are lines of the writer's, which it
+            // would have to fetch back.
+            source.tally = tally.count(number, source.statuses);
+            R::count(fields, &source);
+            if !self.is_still(slot, number) {
+                return Look::Torn(number);
+            }
         }
         Look::Whole(number)
     }

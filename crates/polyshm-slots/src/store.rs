@@ -4,7 +4,7 @@ use crate::{
     Dynamic, Filler, NameError, NameState, OpenError, Options, ReadError, Record, TypedRecord,
     Update, WriteError,
     draft::{STATUSES, Stage},
-    native::{Baseline, FAR, Native},
+    native::{Baseline, Compare, FAR, Native},
     patience::Patience,
     segment::{Busy, Segment, Waker},
     slots::{Look, State},
@@ -611,13 +611,16 @@ impl View {
         }
         let native = segment.native.as_ref();
         let changes = native.and_then(|native| native.changes.as_ref());
-        let (seen, baseline) = (self.seen, &mut self.baseline);
         let look = segment.slots.read::<R>(
             SLOT,
             &segment.layout,
             &mut self.statuses,
             &mut snapshot.fields,
-            |number, statuses| baseline.compare(seen, number, statuses, changes),
+            &mut Compare {
+                baseline: &mut self.baseline,
+                seen: self.seen,
+                changes,
+            },
         );
         match look {
             Look::Whole(number) => self.take(snapshot, number, want),
@@ -733,7 +736,11 @@ impl<'a, R: Record> Reading<'a, R> {
                 &self.segment.layout,
                 statuses,
                 fields,
-                |number, statuses| baseline.compare(*seen, number, statuses, Some(changes)),
+                &mut Compare {
+                    baseline,
+                    seen: *seen,
+                    changes: Some(changes),
+                },
             )
         });
         if let Some(number) = found {
