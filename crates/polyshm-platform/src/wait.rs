@@ -73,6 +73,8 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// Polls before the first look at the clock: half a microsecond or so.
+    const FIRST: u32 = 32;
     /// Polls between two looks at the clock.
     const BATCH: u32 = 256;
     /// How long an adaptive wait polls.
@@ -112,20 +114,30 @@ impl Waiter {
         if let Some(found) = source.poll()? {
             return Ok(Some(found));
         }
-        // A timeout becomes a deadline only here: what is there already costs
-        // no look at the clock.
-        self.wait_slow(source, deadline.into())
+        self.wait_slow(source, deadline)
     }
 
     #[cold]
     fn wait_slow<S: WaitSource>(
         self,
         source: &mut S,
-        deadline: Deadline,
+        deadline: impl Into<Deadline>,
     ) -> Result<Option<S::Output>, S::Error> {
         if let Some(found) = source.glance()? {
             return Ok(Some(found));
         }
+        if self.spin && !cfg!(loom) {
+            // A peer that answers at once has done so before a clock was read.
+            for _ in 0..Self::FIRST {
+                spin_loop();
+                if let Some(found) = source.poll()? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        // A timeout becomes a deadline only here: what is there already, or soon,
+        // costs no look at the clock.
+        let deadline = deadline.into();
         let mut pace = Pace::new(LIVENESS_SLICE);
         let spin_end = Deadline::after(Self::SPIN_TIME);
         // In a model time stands still: park at once.
