@@ -7,6 +7,8 @@
 //! way round a model explores one execution and proves nothing. [`model`]
 //! counts them.
 
+#![expect(clippy::cast_sign_loss, reason = "values are numbers of writes")]
+
 use crate::{
     Dynamic, Item, OnFull, Options, Reading, Schema, SlotFifo, SlotStore, Snapshot, Values,
     native::Native, slots::Slots, testing::HeapSegment,
