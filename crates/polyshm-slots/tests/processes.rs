@@ -892,6 +892,15 @@ fn no_item_is_lost_uncounted_while_writers_are_killed() {
     }
 }
 
+/// Whether a process stands still: a signal takes a moment.
+fn is_stopped(process: &Guarded) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0.id()));
+    // The state stands behind the command in its brackets.
+    let stat = stat.expect("it runs");
+    let state = stat.rsplit(')').next().expect("one part at least");
+    state.trim_start().starts_with('T')
+}
+
 #[test]
 fn a_frozen_writer_is_waited_for_and_never_robbed() {
     let name = Name::new("slots-frozen");
@@ -902,6 +911,7 @@ fn a_frozen_writer_is_waited_for_and_never_robbed() {
     let mut frozen = 0;
     wait_until("five times frozen in the middle of a write", || {
         signal(&writer, "STOP");
+        wait_until("stopped", || is_stopped(&writer));
         if is_busy(&name) {
             frozen += 1;
             let began = Instant::now();
