@@ -27,6 +27,7 @@ race:Arc<std::thread::lifecycle::Packet
 race:Arc<std::thread::thread::Inner
 race:alloc::sync::Arc<*::drop_slow
 race:std::io::stdio::StdoutLock
+race:std::sync::lazy_lock::LazyLock
 race:memmap2::os::MmapInner
 race:__tdelete
 race:polyshm_zeroipc::block::Block>::header

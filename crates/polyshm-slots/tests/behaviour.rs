@@ -1957,7 +1957,7 @@ fn registered_readers_are_limited() {
     // Those that died make room.
     let line = heap.native.as_ref().unwrap().cursor(3) + 8;
     heap.poke(line, 1 << 32 | u64::from(dead_process().0));
-    std::mem::forget(back.try_clone().unwrap());
+    back.try_clone().unwrap();
 
     let heap = Heap::new(N, 2, plain());
     let opened = heap
@@ -2548,16 +2548,14 @@ fn what_the_creator_removes_itself_is_not_missed() {
 fn a_name_is_removed_with_what_would_restore_it() {
     let name = Name::new("remove");
     assert!(!polyshm_slots::remove(&name).unwrap());
-    let store = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
-    // As a creator does that is killed.
-    std::mem::forget(store);
+    // What a creator leaves that is killed is there while it lives.
+    let _first = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
     assert!(path(&name).exists() && kept(&name).exists());
     assert!(polyshm_slots::remove(&name).unwrap());
     assert!(!path(&name).exists() && !kept(&name).exists());
     // The second name alone.
-    let store = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
+    let _second = SlotStore::create_dynamic(&name, &schema(ABC), native()).unwrap();
     fs::remove_file(path(&name)).unwrap();
-    std::mem::forget(store);
     assert!(polyshm_slots::remove(&name).unwrap());
     assert!(!kept(&name).exists());
     assert!(!polyshm_slots::remove(&name).unwrap());
