@@ -11,7 +11,9 @@ use polyshm_platform::{
     Deadline, Mode, Region, SharedMemory, Word32,
     sync::Ordering::{Acquire, Release},
 };
-use polyshm_testkit::{Guarded, Name, Outcome, child, role, skip, tell};
+use polyshm_testkit::{
+    Guarded, Name, Outcome, WATCHDOG, child, hear_parent, role, skip, tell, told_to_end, wait_until,
+};
 use polyshm_wire::eshm::{
     ChannelPlace, Direction, HEADER_SIZE, Header, Layout, MAGIC, describe, offset,
 };
@@ -20,7 +22,6 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -29,8 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than anything takes; only a hang meets it.
-const WATCHDOG: Duration = Duration::from_mins(1);
 const CAPACITY: usize = 4096;
 /// Bytes of a message that says whose it is.
 const HEAD: usize = 24;
@@ -85,36 +84,6 @@ fn file_of(name: &str) -> PathBuf {
     Path::new("/dev/shm").join(format!("eshm_{name}"))
 }
 
-/// The next line of the parent; `None` when there is none any more.
-fn hear_parent() -> Option<String> {
-    let mut line = String::new();
-    match std::io::stdin().read_line(&mut line) {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(line.trim_end().to_owned()),
-    }
-}
-
-/// Becomes true when the parent says something, and when it is gone: so no
-/// child outlives its test.
-fn told_to_end() -> Arc<AtomicBool> {
-    let told = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&told);
-    thread::spawn(move || {
-        hear_parent();
-        set.store(true, Relaxed);
-    });
-    told
-}
-
-/// The number in what a child tells next, after `what` and a space.
-#[track_caller]
-fn hear_number(child: &mut Guarded, what: &str) -> u64 {
-    let line = child.hear().unwrap_or_default();
-    line.strip_prefix(what)
-        .and_then(|rest| rest.strip_prefix(' ')?.parse().ok())
-        .unwrap_or_else(|| panic!("{what} was expected, not {line:?}"))
-}
-
 /// The first event of a kind; those before it are dropped.
 #[track_caller]
 fn wait_for(events: &Events, kind: impl Fn(&Event) -> bool) -> Event {
@@ -126,16 +95,6 @@ fn wait_for(events: &Events, kind: impl Fn(&Event) -> bool) -> Event {
     }
 }
 
-/// Waits for something that is not an event.
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Deadline::after(WATCHDOG);
-    while !is_so() {
-        assert!(!deadline.expired(), "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Writes as soon as there is a master.
 #[track_caller]
 fn write_when_connected(endpoint: &mut Endpoint, data: &[u8]) {
@@ -144,14 +103,6 @@ fn write_when_connected(endpoint: &mut Endpoint, data: &[u8]) {
         Err(WriteError::Reconnecting { .. }) => false,
         Err(error) => panic!("{error}"),
     });
-}
-
-fn signal(child: &Guarded, signal: &str) {
-    let sent = Command::new("sh")
-        .args(["-c", "kill -$0 $1", signal, &child.0.id().to_string()])
-        .status()
-        .expect("there is a shell");
-    assert!(sent.success(), "{signal} was not sent");
 }
 
 /// Numbers without a pattern, the same ones each time.
@@ -361,7 +312,7 @@ fn each_of_two_slaves_gets_or_counts_every_message() {
     }
     let delivered: u64 = slaves
         .iter_mut()
-        .map(|slave| hear_number(slave, "delivered"))
+        .map(|slave| slave.hear_number("delivered"))
         .sum();
     assert_eq!(master.stats().m2s_read_count, delivered);
     for slave in slaves {
@@ -613,7 +564,7 @@ impl End {
     fn bring_about(self, name: &str, generation: u64, mut master: Guarded, witness: &Witness) {
         if self == Self::Close {
             master.say("end");
-            let last = hear_number(&mut master, "last");
+            let last = master.hear_number("last");
             assert!(master.wait_for_line("closed"));
             assert!(!file_of(name).exists(), "its creator removes it");
             witness.wait_for_last(generation, last);
@@ -634,7 +585,7 @@ fn kill_masters(name: &str) {
     let start = |writer| child("child_role", &format!("mortal-master {name} {writer}"));
     let mut random = Random(0x5eed);
     let mut master = start(1);
-    hear_number(&mut master, "up");
+    master.hear_number("up");
     let (same, anew) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (count_same, count_anew) = (Arc::clone(&same), Arc::clone(&anew));
     let slave = builder(Role::Slave)
@@ -664,7 +615,7 @@ fn kill_masters(name: &str) {
 
         let next = generation + 1;
         master = start(next);
-        let base = hear_number(&mut master, "up");
+        let base = master.hear_number("up");
         let (up, late) = (Instant::now(), lateness.total());
         let is_new = matches!(end, End::KillAndRemove | End::Close);
         // One that nobody saw may have died before its first message.
@@ -756,7 +707,7 @@ fn kill_slaves(name: &str) {
     let master = Endpoint::master(name).expect("the name is free");
     let witness = Witness::of(master);
     let mut slave = start(1);
-    hear_number(&mut slave, "up");
+    slave.hear_number("up");
     witness.wait_for_first(1);
     let before = Holdings::now();
     for generation in 1..=SLAVES {
@@ -776,14 +727,14 @@ fn kill_slaves(name: &str) {
             thread::sleep(2 * THRESHOLD);
         }
         slave = start(generation + 1);
-        let base = hear_number(&mut slave, "up");
+        let base = slave.hear_number("up");
         drop(dead);
         let (_, seen_base) = witness.wait_for_first(generation + 1);
         assert_eq!(seen_base, base, "the messages of the dead one count");
     }
     assert_eq!(before, Holdings::now(), "something is leaked");
     slave.say("end");
-    let last = hear_number(&mut slave, "last");
+    let last = slave.hear_number("last");
     witness.wait_for_last(SLAVES + 1, last);
     Outcome::of(slave);
     let delivered = witness.end();
@@ -845,7 +796,7 @@ fn a_frozen_master_is_left_its_place_and_found_again() {
         }
         // So that what is waited for is what the signal brought about.
         while events.try_next().is_some() {}
-        signal(&master, "STOP");
+        master.stop();
         let stale = wait_for(&events, |event| matches!(event, Event::Stale { .. }));
         assert!(
             matches!(stale, Event::Stale { silent_for, closed: false } if silent_for >= THRESHOLD),
@@ -897,7 +848,7 @@ fn a_frozen_master_is_left_its_place_and_found_again() {
                 other => panic!("{role}: {other:?}"),
             }
         }
-        signal(&master, "CONT");
+        master.go_on();
         let back = wait_for(&events, |event| matches!(event, Event::Reconnected { .. }));
         assert!(matches!(
             back,
@@ -913,7 +864,7 @@ fn a_frozen_master_is_left_its_place_and_found_again() {
     // One that is killed in its sleep is dead.
     slave.read_timeout(WATCHDOG).expect("it writes again");
     master.say("end");
-    assert_eq!(hear_number(&mut master, "heard"), 3);
+    assert_eq!(master.hear_number("heard"), 3);
     Outcome::of(master);
     drop(slave);
     name.assert_nothing_left();
@@ -930,7 +881,7 @@ fn a_master_that_dies_frozen_is_replaced() {
         .expect("the master is up");
     let events = slave.events();
     slave.read_timeout(WATCHDOG).expect("it writes");
-    signal(&master, "STOP");
+    master.stop();
     wait_for(&events, |event| matches!(event, Event::Stale { .. }));
     let taken = Endpoint::master(&name);
     assert!(
@@ -1071,7 +1022,7 @@ fn of_eight_automatic_endpoints_that_start_at_once_one_is_master() {
             assert!(masters[0].wait_for_line("written"));
             for slave in &mut slaves {
                 slave.say("read");
-                assert_eq!(hear_number(slave, "got"), u64::from(round));
+                assert_eq!(slave.hear_number("got"), u64::from(round));
             }
             for racer in masters.iter_mut().chain(&mut slaves) {
                 racer.say("close");
@@ -1934,7 +1885,7 @@ fn what_two_slaves_write_at_once_is_never_mixed() {
     });
     let refused: u64 = slaves
         .iter_mut()
-        .map(|slave| hear_number(slave, "refused"))
+        .map(|slave| slave.hear_number("refused"))
         .sum();
     end.store(true, Release);
     let (master, delivered) = reader.join().expect("nothing is torn");

@@ -299,6 +299,7 @@ impl WriterLock {
                     // Acquire: what the dead one stored, it stored before.
                     let stolen = self.holder.compare_exchange(holder, id, Acquire, Relaxed);
                     if stolen.is_ok() {
+                        self.waiting.store(0, Relaxed);
                         return Ok(Taken::FromTheDead);
                     }
                 } else if expired {

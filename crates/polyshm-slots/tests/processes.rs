@@ -6,13 +6,14 @@ use polyshm_slots::{
     NameState, OnFull, OpenError, Options, ReadError, Reading, Record, Replace, SlotFifo,
     SlotStore, WaitStrategy, WriteError,
 };
-use polyshm_testkit::{Guarded, Name, Outcome, child, role, tell};
+use polyshm_testkit::{
+    Guarded, Name, Outcome, WATCHDOG, child, hear_parent, role, tell, told_to_end, wait_until,
+};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -21,58 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than anything takes; only a hang meets it.
-const WATCHDOG: Duration = Duration::from_mins(1);
-
 fn file_of(name: &str) -> PathBuf {
     Path::new("/dev/shm").join(name)
-}
-
-/// The next line of the parent; `None` when there is none any more.
-fn hear_parent() -> Option<String> {
-    let mut line = String::new();
-    match std::io::stdin().read_line(&mut line) {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(line.trim_end().to_owned()),
-    }
-}
-
-/// Becomes true when the parent says something, and when it is gone: so no
-/// child outlives its test.
-fn told_to_end() -> Arc<AtomicBool> {
-    let told = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&told);
-    thread::spawn(move || {
-        hear_parent();
-        set.store(true, Relaxed);
-    });
-    told
-}
-
-/// The number in what a child tells next, after `what` and a space.
-#[track_caller]
-fn hear_number(child: &mut Guarded, what: &str) -> u64 {
-    let line = child.hear().unwrap_or_default();
-    line.strip_prefix(what)
-        .and_then(|rest| rest.strip_prefix(' ')?.parse().ok())
-        .unwrap_or_else(|| panic!("{what} was expected, not {line:?}"))
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < WATCHDOG, "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn signal(child: &Guarded, signal: &str) {
-    let sent = Command::new("sh")
-        .args(["-c", "kill -$0 $1", signal, &child.0.id().to_string()])
-        .status()
-        .expect("there is a shell");
-    assert!(sent.success(), "{signal} was not sent");
 }
 
 /// Starts a child in a role, and waits until it is there.
@@ -213,14 +164,14 @@ fn measure_images(seconds: u64) -> (u64, Vec<u64>) {
     let read = readers
         .iter_mut()
         .map(|reader| {
-            assert_eq!(hear_number(reader, "torn"), 0);
-            let busy = hear_number(reader, "busy");
+            assert_eq!(reader.hear_number("torn"), 0);
+            let busy = reader.hear_number("busy");
             println!("a reader found nothing whole in 100 ms {busy} times");
-            hear_number(reader, "read")
+            reader.hear_number("read")
         })
         .collect();
     writer.say("end");
-    let written = hear_number(&mut writer, "written");
+    let written = writer.hear_number("written");
     (written, read)
 }
 
@@ -892,15 +843,6 @@ fn no_item_is_lost_uncounted_while_writers_are_killed() {
     }
 }
 
-/// Whether a process stands still: a signal takes a moment.
-fn is_stopped(process: &Guarded) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0.id()));
-    // The state stands behind the command in its brackets.
-    let stat = stat.expect("it runs");
-    let state = stat.rsplit(')').next().expect("one part at least");
-    state.trim_start().starts_with('T')
-}
-
 #[test]
 fn a_frozen_writer_is_waited_for_and_never_robbed() {
     let name = Name::new("slots-frozen");
@@ -910,8 +852,7 @@ fn a_frozen_writer_is_waited_for_and_never_robbed() {
     let mut writer = start("mortal-writer", &name, 1);
     let mut frozen = 0;
     wait_until("five times frozen in the middle of a write", || {
-        signal(&writer, "STOP");
-        wait_until("stopped", || is_stopped(&writer));
+        writer.stop();
         if is_busy(&name) {
             frozen += 1;
             let began = Instant::now();
@@ -928,7 +869,7 @@ fn a_frozen_writer_is_waited_for_and_never_robbed() {
             }
             assert!(is_busy(&name), "nobody touched it");
         }
-        signal(&writer, "CONT");
+        writer.go_on();
         let seen = reader.read_new(WATCHDOG).expect("it goes on");
         assert_eq!(check_page(&seen).map(|tag| tag >> 32), Some(1));
         frozen >= 5

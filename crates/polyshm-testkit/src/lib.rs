@@ -37,7 +37,9 @@ mod name;
 mod peer;
 
 pub use name::Name;
-pub use peer::{Guarded, Outcome, ROLE, child, role, tell};
+pub use peer::{
+    Guarded, Outcome, ROLE, WATCHDOG, child, hear_parent, role, tell, told_to_end, wait_until,
+};
 
 use std::{io::Write, path::Path};
 

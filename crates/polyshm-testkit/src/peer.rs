@@ -3,7 +3,16 @@
 use std::{
     io::{Read, Write},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
 };
+
+/// Longer than anything takes; only a hang meets it.
+pub const WATCHDOG: Duration = Duration::from_mins(1);
 
 /// The variable that tells a child its role.
 pub const ROLE: &str = "POLYSHM_TEST_ROLE";
@@ -31,6 +40,39 @@ pub fn tell(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n@{line}").expect("the parent listens");
     out.flush().expect("the parent listens");
+}
+
+/// The next line that the parent [says](Guarded::say); `None` when there is
+/// none any more.
+pub fn hear_parent() -> Option<String> {
+    let mut line = String::new();
+    match std::io::stdin().read_line(&mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line.trim_end().to_owned()),
+    }
+}
+
+/// Becomes true when the parent says something, and when it is gone: so no
+/// child outlives its test.
+pub fn told_to_end() -> Arc<AtomicBool> {
+    let told = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&told);
+    thread::spawn(move || {
+        hear_parent();
+        // Relaxed: a flag, whatever else is seen.
+        set.store(true, Relaxed);
+    });
+    told
+}
+
+/// Waits for what nothing tells of.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < WATCHDOG, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A child that does not outlive its test, and the lines heard of it so far.
@@ -63,6 +105,44 @@ impl Guarded {
             }
         }
         false
+    }
+
+    /// The number in what the child [tells](tell) next, after `what` and a space.
+    #[track_caller]
+    pub fn hear_number(&mut self, what: &str) -> u64 {
+        let line = self.hear().unwrap_or_default();
+        line.strip_prefix(what)
+            .and_then(|rest| rest.strip_prefix(' ')?.parse().ok())
+            .unwrap_or_else(|| panic!("{what} was expected, not {line:?}"))
+    }
+
+    /// Stops the child until it [goes on](Self::go_on), and waits until it
+    /// stands still: a signal takes a moment.
+    #[cfg(target_os = "linux")]
+    pub fn stop(&self) {
+        self.signal("STOP");
+        wait_until("the child stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
+            let stat = stat.expect("it is there until it is waited for");
+            // The state stands behind the command in its brackets.
+            let state = stat.rsplit(')').next().unwrap_or_default();
+            state.trim_start().starts_with('T')
+        });
+    }
+
+    /// Ends a [stop](Self::stop).
+    #[cfg(target_os = "linux")]
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    #[cfg(target_os = "linux")]
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", "kill -$0 $1", signal, &self.0.id().to_string()])
+            .status()
+            .expect("there is a shell");
+        assert!(sent.success(), "{signal} was not sent");
     }
 
     /// Sends the child a line. It may be dead already: that is no failure here.
