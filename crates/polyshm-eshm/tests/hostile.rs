@@ -12,7 +12,7 @@ use polyshm_eshm::{
     Message, OpenError, ReadError, Received, Remote, Role, WaitStrategy, WriteError, items,
     testing::HeapObject,
 };
-use polyshm_testkit::Name;
+use polyshm_testkit::{Name, Random, images_wanted, watch};
 use polyshm_wire::eshm::{ChannelPlace, Direction, Header, Layout, MAGIC, VERSION, offset};
 use std::{
     collections::BTreeMap,
@@ -32,30 +32,6 @@ const NOW: Duration = Duration::ZERO;
 const OWNER: &str = "heap";
 /// Of so many images also what is rare comes.
 const MANY: u64 = 1_000_000;
-
-/// Xorshift64*: the same images in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())].clone()
-    }
-}
 
 /// What came of the operations, by name.
 #[derive(Default)]
@@ -855,36 +831,6 @@ fn after_all(writer: &mut Endpoint, reader: &mut Endpoint) -> Option<bool> {
     }
 }
 
-/// Ends the process when nothing moves: a hang is a failure, and says where.
-fn watch(progress: &Arc<AtomicU64>, now: &Arc<StdMutex<String>>) {
-    let (progress, now) = (Arc::clone(progress), Arc::clone(now));
-    std::thread::spawn(move || {
-        let mut last = u64::MAX;
-        loop {
-            std::thread::sleep(Duration::from_mins(1));
-            let seen = progress.load(Ordering::Relaxed);
-            if seen == last {
-                let at = now.lock().map(|now| now.clone()).unwrap_or_default();
-                eprintln!("no progress for a minute at {at}");
-                std::process::abort();
-            }
-            last = seen;
-        }
-    });
-}
-
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) {
-        20_000
-    } else {
-        1_000_000
-    };
-    std::env::var("POLYSHM_HOSTILE_IMAGES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 /// Runs one case; a panic says which.
 struct Runner {
     progress: Arc<AtomicU64>,
@@ -1283,7 +1229,7 @@ fn named(runner: &mut Runner, sound: &[Sound], wanted: u64) {
 fn damaged_objects_end_in_a_whole_message_or_an_error() {
     let mut runner = Runner::new();
     let sound = sound_images();
-    let wanted = wanted();
+    let wanted = images_wanted();
     let systematic = damaged_images(&mut runner, &sound, wanted);
     let images = runner.images();
     let damaged = runner.take_counts();

@@ -12,7 +12,7 @@ use polyshm_slots::{
     Options, ReadError, Reading, Schema, SlotFifo, SlotStore, Value, Values, WaitStrategy,
     WriteError, testing::HeapSegment,
 };
-use polyshm_testkit::Name;
+use polyshm_testkit::{Name, Random, images_wanted, watch};
 use polyshm_wire::slots::{
     CURSORS, FOOTER_SIZE, FieldPlace, Footer, Layout, META_SIZE, NativeLayout, offset,
 };
@@ -38,30 +38,6 @@ const PAGE: u64 = 4096;
 /// Tags of a write of ours (section 7 D1).
 const END_TAG: u64 = 1 << 62;
 const BEGIN_TAG: u64 = 1 << 63;
-
-/// Xorshift64*: the same images in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())].clone()
-    }
-}
 
 /// What came of the operations, by name.
 #[derive(Default)]
@@ -1173,36 +1149,6 @@ fn use_image(
     }
 }
 
-/// Ends the process when nothing moves: a hang is a failure, and says where.
-fn watch(progress: &Arc<AtomicU64>, now: &Arc<StdMutex<String>>) {
-    let (progress, now) = (Arc::clone(progress), Arc::clone(now));
-    std::thread::spawn(move || {
-        let mut last = u64::MAX;
-        loop {
-            std::thread::sleep(Duration::from_mins(1));
-            let seen = progress.load(Ordering::Relaxed);
-            if seen == last {
-                let at = now.lock().map(|now| now.clone()).unwrap_or_default();
-                eprintln!("no progress for a minute at {at}");
-                std::process::abort();
-            }
-            last = seen;
-        }
-    });
-}
-
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) {
-        20_000
-    } else {
-        1_000_000
-    };
-    std::env::var("POLYSHM_HOSTILE_IMAGES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 /// Runs one case; a panic says which.
 struct Runner {
     progress: Arc<AtomicU64>,
@@ -1590,7 +1536,7 @@ fn named(runner: &mut Runner, sound: &[Sound], wanted: u64) {
 fn damaged_segments_end_in_whole_records_or_errors() {
     let mut runner = Runner::new();
     let sound = sound_segments();
-    let wanted = wanted();
+    let wanted = images_wanted();
     let systematic = damaged_images(&mut runner, &sound, wanted);
     let images = runner.images();
     let damaged = runner.take_counts();

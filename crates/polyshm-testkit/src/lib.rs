@@ -33,9 +33,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
+mod hostile;
 mod name;
 mod peer;
 
+pub use hostile::{Random, images_wanted, watch};
 pub use name::Name;
 pub use peer::{
     Guarded, Outcome, ROLE, WATCHDOG, child, hear_parent, role, tell, told_to_end, wait_until,

@@ -5,6 +5,7 @@
 //! optimised build).
 #![cfg(not(loom))]
 
+use polyshm_testkit::images_wanted;
 use polyshm_wire::zerobuffer::{OIEB_SIZE, describe, offset};
 use polyshm_zerobuffer::{
     BufferConfig, ReadError, WriteError,
@@ -218,18 +219,6 @@ fn watch(progress: &Arc<AtomicU64>, now: &Arc<Mutex<String>>) {
     });
 }
 
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) {
-        20_000
-    } else {
-        1_000_000
-    };
-    std::env::var("POLYSHM_HOSTILE_IMAGES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 #[test]
 fn mutated_images_end_in_data_or_an_error() {
     let progress = Arc::new(AtomicU64::new(0));
@@ -269,7 +258,7 @@ fn mutated_images_end_in_data_or_an_error() {
 
     // And several changes at once, of plausible sizes.
     let mut random = Random(8);
-    while progress.load(Ordering::Relaxed) < wanted().max(systematic + 1000) {
+    while progress.load(Ordering::Relaxed) < images_wanted().max(systematic + 1000) {
         let (image, tokens) = &valid[random.below(valid.len())];
         let mut mutated = image.clone();
         for _ in 0..=random.below(4) {
@@ -322,7 +311,7 @@ fn mutated_images_end_in_data_or_an_error() {
 fn live_mutations(progress: &Arc<AtomicU64>, now: &Arc<Mutex<String>>) -> Counts {
     let mut counts = Counts::default();
     let mut random = Random(15);
-    for round in 0..wanted() / 10 {
+    for round in 0..images_wanted() / 10 {
         progress.fetch_add(1, Ordering::Relaxed);
         if round.is_multiple_of(1024) {
             *now.lock().expect("nobody panics with it") = format!("live round {round}");

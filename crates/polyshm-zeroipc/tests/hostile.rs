@@ -5,6 +5,7 @@
 //! optimised build).
 #![cfg(not(loom))]
 
+use polyshm_testkit::{images_wanted, watch};
 use polyshm_wire::zeroipc::{Entry, TableHeader, entry_at, header_offset};
 use polyshm_zeroipc::{
     Array, Barrier, Channel, Deadline, DynArray, DynError, DynMap, DynQueue, DynRing, DynStack,
@@ -1365,36 +1366,6 @@ fn use_live(sound: &Sound, random: &mut Random, counts: &mut Counts) {
     }
 }
 
-/// Ends the process when nothing moves: a hang is a failure, and says where.
-fn watch(progress: &Arc<AtomicU64>, now: &Arc<StdMutex<String>>) {
-    let (progress, now) = (Arc::clone(progress), Arc::clone(now));
-    std::thread::spawn(move || {
-        let mut last = u64::MAX;
-        loop {
-            std::thread::sleep(Duration::from_mins(1));
-            let seen = progress.load(Ordering::Relaxed);
-            if seen == last {
-                let at = now.lock().map(|now| now.clone()).unwrap_or_default();
-                eprintln!("no progress for a minute at {at}");
-                std::process::abort();
-            }
-            last = seen;
-        }
-    });
-}
-
-fn wanted() -> u64 {
-    let default = if cfg!(debug_assertions) {
-        20_000
-    } else {
-        1_000_000
-    };
-    std::env::var("POLYSHM_HOSTILE_IMAGES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 /// Runs one case; a panic says which.
 struct Runner {
     progress: Arc<AtomicU64>,
@@ -1433,7 +1404,7 @@ fn damaged_segments_end_in_a_result_or_an_error() {
     };
     watch(&runner.progress, &runner.now);
     let sound = sound_images();
-    let wanted = wanted();
+    let wanted = images_wanted();
     let mut random = Random(8);
     for (number, sound) in sound.iter().enumerate() {
         let what = || format!("{} {number}, unchanged", sound.kind);
